@@ -15,10 +15,12 @@ from torch.nn.functional import nll_loss
 
 REDUCTIONS = ("mean", "sum", "none")
 DEFAULT_EPSILON = 0.1
+Epsilon = float | Tensor
+"""A tensor is 0-dim."""
 
 
 def cross_entropy(
-    input: Tensor, target: Tensor, *, epsilon: float | Tensor = 0.0, reduction: str = "mean"
+    input: Tensor, target: Tensor, *, epsilon: Epsilon = 0.0, reduction: str = "mean"
 ) -> Tensor:
     """Cross-entropy as torch computes it: the level of `loss` that smoothing is compared with.
 
@@ -37,7 +39,7 @@ def label_smoothing_cross_entropy(
     input: Tensor,
     target: Tensor,
     *,
-    epsilon: float | Tensor = DEFAULT_EPSILON,
+    epsilon: Epsilon = DEFAULT_EPSILON,
     weight: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -121,7 +123,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
         ε: float | Tensor = DEFAULT_EPSILON,
         reduction: str = "mean",
         *,
-        epsilon: float | Tensor | None = None,
+        epsilon: Epsilon | None = None,
         weight: Tensor | None = None,
         ignore_index: int = -100,
     ) -> None:
@@ -154,7 +156,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
         return f"ε={self.ε}, reduction={self.reduction!r}, ignore_index={self.ignore_index}"
 
 
-def _checked(epsilon: float | Tensor, reduction: str) -> float | Tensor:
+def _checked(epsilon: Epsilon, reduction: str) -> float | Tensor:
     """ε as a Python float, or as the 0-dim tensor it came as."""
     if not isinstance(epsilon, Tensor):
         epsilon = float(epsilon)
@@ -162,15 +164,13 @@ def _checked(epsilon: float | Tensor, reduction: str) -> float | Tensor:
         raise ValueError(f"epsilon: expected a number or a 0-dim tensor, got shape {tuple(epsilon.shape)}")
     value = _read(epsilon)
     if value is not None and not 0.0 <= value <= 1.0:  # written so that NaN fails it
-        raise ValueError(
-            f"epsilon: expected a number in [0, 1], got {value}; 0 is no smoothing, 1 ignores the label"
-        )
+        raise ValueError(f"epsilon: expected 0 (no smoothing) to 1 (labels ignored), got {value}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction: expected one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}")
     return epsilon
 
 
-def _read(epsilon: float | Tensor) -> float | None:
+def _read(epsilon: Epsilon) -> float | None:
     """The value; None where reading it would wait for a device, and where a tensor holds none."""
     if not isinstance(epsilon, Tensor):
         return epsilon

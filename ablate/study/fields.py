@@ -238,11 +238,9 @@ LATER_FIELDS: dict[str, Any] = {
     name: field.default for name, field in Fields.model_fields.items() if not field.is_required()
 }
 """Fields with a default, and the default: what training did before the field was there."""
-CHOICES: dict[str, tuple[str, ...]] = {
-    **{name: get_args(field.annotation) for name, field in Fields.model_fields.items()},
-    **{"recipe": tuple(RECIPES), "augmentation": ("none",)},
-    **{"optimizer": OPTIMIZERS, "schedule": SCHEDULES},
-}
+CHOICES = {name: get_args(field.annotation) for name, field in Fields.model_fields.items()}
+CHOICES |= {"recipe": tuple(RECIPES), "augmentation": ("none",)}
+CHOICES |= {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 """Field name to the texts that it may be, import paths aside; () where any text, or none, may do."""
 
 
