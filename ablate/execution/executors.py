@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import ablate
+from ablate.channel import Channel, channels
 from ablate.errors import FOREIGN_FAULTS, StoppedError, first_line, of_machine
-from ablate.execution.channel import Channel, channels
-from ablate.guarded import Known
+from ablate.guarded import Known, family
 from ablate.store.records import Status
 
 POLL_SECONDS = 0.5
@@ -338,12 +338,3 @@ class InlineExecutor(LocalExecutor):
         """Drop a job, and what else one that ran would have told."""
         super().cancel(name)
         self._running = "" if self._running == name else self._running
-
-
-def family(process: int) -> list[int]:
-    """A process and all that it started, whose groups may be their own, as far as Linux tells."""
-    children = list[int]()
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            children += map(int, (thread / "children").read_text().split())
-    return [process, *(one for child in children for one in family(child))]

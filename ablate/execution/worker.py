@@ -18,10 +18,10 @@ import warnings
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from ablate.channel import LONGEST, Channel, channels
 from ablate.errors import StoppedError, first_line
-from ablate.execution.channel import LONGEST, Channel, channels
-from ablate.execution.executors import KEPT, POLL_SECONDS, Done, Event, Lost, Work, do_job, family
-from ablate.guarded import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
+from ablate.execution.executors import KEPT, POLL_SECONDS, Done, Event, Lost, Work, do_job
+from ablate.guarded import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, family, prctl
 from ablate.store.provenance import source_commit
 
 END_SECONDS = 5.0  # for a process that hung up, or is killed, to be gone
