@@ -433,16 +433,16 @@ def publish(
     report_dir: Reports = REPORTS,
 ) -> None:
     """Copy a study's records and tables to results/reference/, and render its report there."""
-    from ablate.pipeline import rebuild_tables, require_plain_name
+    from ablate.pipeline import rebuild_tables
     from ablate.report import write_report
     from ablate.status import find_study
     from ablate.store.records import publish_results
+    from ablate.store.results import below
 
-    require_plain_name("--as", name)
     folder = find_study(results, study, profile)
-    below = Path("reference", rebuild_tables(folder).study.name, name)
-    published = publish_results(folder, results / below, predictions=predictions)
-    _show_report(write_report(published, report_dir / below), open_page=False)
+    place = below(Path("reference"), rebuild_tables(folder).study.name, name)
+    published = publish_results(folder, results / place, predictions=predictions)
+    _show_report(write_report(published, report_dir / place), open_page=False)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from ablate.metrics import METRICS
 from ablate.plugins import is_users
 from ablate.store.results import ResultsFolder, below, find_results
 from ablate.study.external import ExternalStudy
-from ablate.study.fields import folder_name, unknown_name
+from ablate.study.fields import unknown_name
 from ablate.study.options import Options
 from ablate.study.sources import read_source
 from ablate.study.study import Profile, Study, load_study
@@ -193,18 +193,10 @@ def require_metrics(study: Study) -> None:
         raise StudyError("\n".join(faults))
 
 
-def require_plain_name(part: str, name: str) -> None:
-    """Refuse a name that would not be a folder below the one it belongs in."""
-    try:
-        folder_name(name)
-    except ValueError as error:
-        raise StudyError(f"{part}: {error}, but {name!r} came") from None
-
-
 def require_sound(study: Study, options: Options) -> None:
     """Find before any training what would only be found after it: metrics, names, the report's folder."""
     require_metrics(study)
-    require_plain_name("name", study.name)
+    below(options.report, study.name)
     there = next(path for path in [options.report, *options.report.absolute().parents] if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ResultsError(f"{options.report}: the report cannot be written there; give another --report")

@@ -269,7 +269,7 @@ def test_a_study_is_published_with_its_report(ran: Path) -> None:
         ("run tiny.py --epochs 3 --seeds 2", "epochs is a field; write --set epochs=3"),
         ("plan tiny.py --batch-size=64", "batch_size is a field; write --set batch_size=64"),
         ("tune tiny.py", "expected a study with a search"),
-        ("publish tiny --as ../../x", "--as: expected a plain folder name"),
+        ("publish tiny --as ../../x", "name: expected a plain folder name"),
         ("init nowhere/x.py", "nowhere/x.py: cannot be written (No such file or directory)"),
         ("data imagenete-160", "Did you mean 'imagenette-160'?"),
         ("comprae a b", "No such command 'comprae'"),

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ablate.errors import RecordError, ResultsError, nearest
+from ablate.errors import RecordError, ResultsError, StudyError, nearest
+from ablate.study.fields import folder_name
 from ablate.study.trials import Plan
 
 Stored = TypeVar("Stored", bound=BaseModel)
@@ -67,11 +68,11 @@ class ResultsFolder:
 
 
 def below(root: Path, *names: str) -> Path:
-    """A folder in another, whatever a plan or option says: what would lie elsewhere is a `ResultsError`."""
-    path = root.joinpath(*names)
-    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
-        raise ResultsError(f"{path}: expected a folder below {root}; nothing is written elsewhere")
-    return path
+    """A folder in another, of plain names; any other name, whoever gave it, is a `StudyError`."""
+    try:
+        return root.joinpath(*map(folder_name, names))
+    except ValueError as error:
+        raise StudyError(f"name: {error}, but {'/'.join(names)!r} came") from None
 
 
 TEMPORARY = ".tmp"
