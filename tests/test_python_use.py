@@ -99,7 +99,7 @@ def test_a_search_that_was_stopped_has_no_report_yet() -> None:
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
-        ({"name": "a/b"}, {}, r"name: expected a plain folder name .*'a/b' came"),
+        ({"name": "a/b"}, {}, r"name: expected a plain folder name .*'a/b' .str. came"),
         ({}, {"device": "gpu"}, r"device: .*'auto', 'cpu' or 'cuda', but 'gpu' \(str\) came"),
         ({}, {"timeout": float("nan")}, r"timeout: .* but nan \(float\) came"),
         ({}, {"timeout": 1, "workers": 0}, r"timeout: expected none where workers is 0"),
