@@ -49,7 +49,9 @@ Suite = StrEnum("Suite", ["loss", "step", "epoch", "sweep", "driver", "cuda", "s
 """What to measure: the benchmarks, then what is run alone: a GPU, and the simulations."""
 
 StudyFile = Annotated[Path, Argument(help="A Python file that defines `study`; it is executed.")]
-StudyName = Annotated[str, Argument(help="A study that was run: NAME, NAME/PROFILE, or its results folder.")]
+StudyName = Annotated[
+    str, Argument(help="A study that was run: NAME[/PROFILE[/VARIATION]], or its results folder.")
+]
 Results = Annotated[Path, Option(help="Folder of the results.")]
 Reports = Annotated[Path, Option("--report", help="Folder of the reports.")]
 RESULTS, REPORTS = Path("results"), Path("report")
@@ -118,7 +120,9 @@ def run(study: StudyFile, options: Options, open_page: OpenPage = False) -> None
 
 @app.command()
 @takes_options(
-    seeds="How many fresh seeds the re-test has.", retry_failed="Train failed points and trials again."
+    without={"name"},
+    seeds="How many fresh seeds the re-test has.",
+    retry_failed="Train failed points and trials again.",
 )
 def tune(
     study: StudyFile,
@@ -170,7 +174,7 @@ def _show_report(page: Path, open_page: bool) -> None:
 
 
 @app.command()
-@takes_options(without={"report", "engine", "timeout", "retry_failed", "timing"})
+@takes_options(without={"report", "engine", "timeout", "stall", "retry_failed", "timing"})
 def plan(
     study: StudyFile,
     options: Options,
@@ -194,7 +198,8 @@ def status(
     study: StudyName, profile: RanProfile = None, results: Results = RESULTS, as_json: AsJson = False
 ) -> None:
     """Show how far a running or stopped study is, from another terminal."""
-    from ablate.status import find_study, show_status
+    from ablate.status import show_status
+    from ablate.store.results import find_study
 
     _dump(show_status(Console(quiet=as_json), find_study(results, study, profile)), as_json)
 
@@ -238,7 +243,7 @@ def init(
 
 @app.command()
 def compare(
-    a: Annotated[str, Argument(help="A recorded study: NAME, NAME/PROFILE, or a results folder.")],
+    a: Annotated[str, Argument(help="A recorded study: NAME[/PROFILE[/VARIATION]], or a results folder.")],
     b: Annotated[str, Argument(help="Another; the differences are its values minus the first's.")],
     metric: Annotated[Several, Option(help="A metric to compare [default: accuracy, nll and ece]")] = None,
     csv: Annotated[File, Option(help="Write the differences to this file, unrounded.")] = None,
@@ -253,7 +258,7 @@ def compare(
     The intervals of all arms and metrics shown hold together with 95 %: fewer metrics give narrower ones.
     """
     from ablate.gate import compare
-    from ablate.status import find_study
+    from ablate.store.results import find_study
 
     first, second = (compare.read_run(find_study(results, named)) for named in (a, b))
     comparison = compare.compare_runs(
@@ -295,7 +300,7 @@ def check(
     """
     from ablate.gate.check import check_study, show_result
     from ablate.gate.compare import read_run
-    from ablate.status import find_study
+    from ablate.store.results import find_study
 
     run = read_run(find_study(results, study, profile))
     other = read_run(find_study(results, baseline)) if baseline is not None else None
@@ -398,7 +403,7 @@ def report(
         print_line(Console(), *ended.answer)
         return _show_report(ended.folder / "index.html", open_page)
     from ablate.pipeline import write_results
-    from ablate.status import find_study
+    from ablate.store.results import find_study
 
     _show_report(write_results(find_study(results, study, profile), report_dir, pdf=pdf), open_page)
 
@@ -416,7 +421,7 @@ def table(
     """Show the table of arms of a recorded study as for a paper, the best means bold, claims marked."""
     from ablate.gate.compare import read_run, write_text
     from ablate.report.paper import arms_table
-    from ablate.status import find_study
+    from ablate.store.results import find_study
 
     run = read_run(find_study(results, study, profile))
     text = arms_table(run.trials, run.plan, metric or (), interval, latex=latex)
@@ -435,12 +440,11 @@ def publish(
     """Copy a study's records and tables to results/reference/, and render its report there."""
     from ablate.pipeline import rebuild_tables
     from ablate.report import write_report
-    from ablate.status import find_study
     from ablate.store.records import publish_results
-    from ablate.store.results import below
+    from ablate.store.results import below, find_study
 
-    folder = find_study(results, study, profile)
-    place = below(Path("reference"), rebuild_tables(folder).study.name, name)
+    folder, name = find_study(results, study, profile), below(Path(), name).name
+    place = Path("reference", rebuild_tables(folder).study.name, name)
     published = publish_results(folder, results / place, predictions=predictions)
     _show_report(write_report(published, report_dir / place), open_page=False)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ablate.errors import FOREIGN_FAULTS, ResultsError, StudyError
 from ablate.metrics import METRICS
 from ablate.plugins import is_users
-from ablate.store.results import ResultsFolder, below, find_results
+from ablate.store.results import VARIATIONS, ResultsFolder, below, find_study
 from ablate.study.external import ExternalStudy
 from ablate.study.fields import unknown_name
 from ablate.study.options import Options
@@ -62,7 +62,8 @@ class Run:
         if self.report:
             states = self.tables["trials"]["status"]
             done = f"{(states == 'complete').sum()} of {len(states)} trials complete"
-        lines = [f"{self.folder.parent.name} ({self.folder.name}): {done}; {self.ran} run just now"]
+        study, *ran_as = ResultsFolder(self.folder).names
+        lines = [f"{study} ({', '.join(ran_as)}): {done}; {self.ran} run just now"]
         lines += [*self.remarks("call", "retry_failed=True"), *self.answer]
         return "\n".join([*lines, *([f"report: {self.report}"] if self.report else [])])
 
@@ -90,8 +91,8 @@ def run(study: Study | str | Path, **options: Any) -> Run:
     Args:
         study: a study, or the path of a file that defines one.
         options: profile, settings (such as {"epsilon": [0.0, 0.1], "epochs": 5}: a list sweeps its field),
-            seeds, device, workers, threads, data_dir, results, report, engine, timeout, retry_failed,
-            retrain, same_code, keep_weights, timing.
+            seeds, name, device, workers, threads, data_dir, results, report, engine, timeout, stall,
+            retry_failed, retrain, same_code, keep_weights, timing.
     """
     return run_study(*_from_python("run", study, options))
 
@@ -110,12 +111,13 @@ def tune(
 def load_tables(study: str, *, profile: str | None = None, results: str | Path = "results") -> Tables:
     """Read the tables of a study that was run: DataFrames by name, their columns as in results/README.md.
 
-    A study's name is its file's, without the ending; its profile can be left out where only one was run.
+    A study's name is its file's, without the ending; STUDY/PROFILE/VARIATION is one with settings or seeds of
+    its own. What was run alone need not be named.
     A ResultsError says what was run instead, and a RecordError which table is missing or damaged.
     """
     from ablate.tables.files import open_plan, read_tables
 
-    folder = find_results(Path(results), study, profile)
+    folder = find_study(Path(results), study, profile)
     open_plan(folder)
     return read_tables(folder)
 
@@ -156,8 +158,8 @@ def write_results(folder: ResultsFolder, report_dir: Path, *, pdf: bool = False)
     from ablate.report import write_report
 
     plan = rebuild_tables(folder)
-    name = folder.root.resolve().name  # also of "."
-    return write_report(folder, below(report_dir, plan.study.name, name), pdf=pdf)
+    place = folder.root.resolve().relative_to(folder.shared.resolve().parent).parts
+    return write_report(folder, below(report_dir, plan.study.name, *place), pdf=pdf)
 
 
 def rebuild_tables(folder: ResultsFolder) -> Plan:
@@ -197,6 +199,8 @@ def require_sound(study: Study, options: Options) -> None:
     """Find before any training what would only be found after it: metrics, names, the report's folder."""
     require_metrics(study)
     below(options.report, study.name)
+    if study.name == VARIATIONS:
+        raise StudyError(f"name: {VARIATIONS} is the folder of a study's variations; choose another name")
     there = next(path for path in [options.report, *options.report.absolute().parents] if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ResultsError(f"{options.report}: the report cannot be written there; give another --report")

@@ -13,7 +13,7 @@ from rich.console import Console
 from ablate.errors import RecordError
 from ablate.store.points import read_tuning, tuning_folder
 from ablate.store.records import MISSING, UNREADABLE, read_available
-from ablate.store.results import TUNING_FILE, ResultsFolder, find_results, read_plan
+from ablate.store.results import TUNING_FILE, VARIATIONS, ResultsFolder, read_plan
 from ablate.terminal import duration, print_line, print_table
 
 ARM = ("arm", "complete", "failed", "begun", "missing", "last_accuracy")
@@ -71,6 +71,11 @@ def _show_search(console: Console, folder: ResultsFolder) -> Facts | None:
 def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
     plan, running = read_plan(folder), is_running(folder)
     records, faults = read_available(folder)
+    for trial in plan.trials:
+        if trial.trial_id in records:
+            fault = plan.disagreement(trial, records[trial.trial_id].trial)
+            faults |= {trial.trial_id: f"plan and record disagree: {fault}"} if fault else {}
+    records = {name: record for name, record in records.items() if name not in faults}
     known = dict.fromkeys(faults, UNREADABLE) | {name: record.status for name, record in records.items()}
     states = {trial.trial_id: known.get(trial.trial_id, MISSING) for trial in plan.trials}
     statuses = Counter(states.values())
@@ -88,7 +93,7 @@ def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
         pace = f"about {duration(left)} left at the pace of this run" if left is not None else ""
         lines.append(pace or "time left: not known before a trial of this run has ended")
     if unplanned := len(known.keys() - states.keys()):
-        lines.append(f"{unplanned} more records are of trials that the last run did not plan")
+        lines.append(f"{unplanned} more records are of trials that are not planned here")
     last = {}
     for name in sorted(written, key=written.__getitem__):
         done = records[name]
@@ -125,8 +130,9 @@ def show_runs(console: Console, results: Path, report_dir: Path) -> Facts:
     found = searches | {path.parent: path for path in results.rglob("study.json")}
     runs, rows = list[Facts](), list[tuple[str, ...]]()
     for last, root in sorted((_modified(path), root) for root, path in found.items()):
-        name, moment = str(root.relative_to(results)), datetime.fromtimestamp(last).astimezone()
-        page = report_dir / name / "index.html"
+        below, moment = root.relative_to(results), datetime.fromtimestamp(last).astimezone()
+        name = "/".join(part for part in below.parts if part != VARIATIONS)
+        page = report_dir / below / "index.html"
         try:
             trials = _show_trials(Console(quiet=True), ResultsFolder(root))
             state: Facts = {"complete": trials["statuses"]["complete"], "planned": trials["planned"]}
@@ -138,14 +144,3 @@ def show_runs(console: Console, results: Path, report_dir: Path) -> Facts:
         rows.append((name, done, f"{moment:%Y-%m-%d %H:%M}", report or "–"))
     print_table(console, ("study", "complete trials", "last run", "report"), rows)
     return {"runs": runs}
-
-
-def find_study(results: Path, named: str, profile: str | None = None) -> ResultsFolder:
-    """The results that a user names, STUDY, STUDY/PROFILE or a results folder; else a `ResultsError`."""
-    for path in (results / named, Path(named)):
-        if (path / "study.json").is_file() and profile is None:
-            return ResultsFolder(path)
-    study, _, part = named.partition("/")
-    if profile is None and part and (results / study).is_dir():
-        return find_results(results, study, part)
-    return find_results(results, named, profile)

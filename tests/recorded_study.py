@@ -1,6 +1,7 @@
 """Studies on disk as a run leaves them, made without training: so many of 1,000 images right per trial."""
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -44,6 +45,12 @@ def environment(**changes: Any) -> Environment:
         "torch_version": "2.15", "numpy_version": "2", "ablate_version": "0", "commit": "abc",
     }  # fmt: skip
     return Environment(**{**known, **changes})
+
+
+def unsealed(folder: ResultsFolder) -> None:
+    """A study as versions before the seals left it."""
+    folder.plan.write_text(json.dumps(json.loads(folder.plan.read_text())["content"]))
+    folder.tables.unlink(missing_ok=True)
 
 
 class Recorded:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from recorded_study import FAILED, MISSING, Recorded, counts, printed
+from recorded_study import FAILED, MISSING, Recorded, counts, printed, unsealed
 from test_main import ablate
 
 from ablate.analysis.effects import effects_table
@@ -346,6 +346,9 @@ def test_a_damaged_or_cut_study_does_not_pass(tmp_path: Path) -> None:
     assert ablate(tmp_path, *check).status == 0
     table = study.folder.root / "trials.csv"
     table.write_text(table.read_text().splitlines(keepends=True)[0])
+    ended = ablate(tmp_path, *check)
+    assert (ended.status, "does not match its digest" in ended.err) == (1, True)
+    unsealed(study.folder)
     ended = ablate(tmp_path, *check)
     assert (ended.status, "hold other trials than study.json plans" in ended.err) == (1, True)
     study.folder.plan.write_text("{")

@@ -12,7 +12,7 @@ from recorded_study import CUDA, FAILED, Recorded, counts, printed
 from scipy import stats
 
 from ablate.errors import ResultsError, StudyError
-from ablate.gate.compare import Comparison, compare_runs, show_comparison, write_csv, write_markdown
+from ablate.gate.compare import Comparison, Run, compare_runs, show_comparison, write_csv, write_markdown
 from ablate.stats.intervals import mean_interval
 from ablate.stats.power import seeds_range
 
@@ -123,7 +123,12 @@ def test_a_run_beside_itself_differs_in_nothing(first: Recorded, tmp_path: Path)
 def test_the_file_holds_unrounded_numbers_and_no_formula(tmp_path: Path) -> None:
     a, b = Recorded(tmp_path / "a", A), Recorded(tmp_path / "b", B, lr=0.3)
     for run in (a, b):
-        run.folder.plan.write_text(run.folder.plan.read_text().replace('"epsilon=0.0"', '"=1+1"'))
+        of = [
+            trial.model_copy(update={"arm": trial.arm.replace("epsilon=0.0", "=1+1")})
+            for trial in run.plan.trials
+        ]
+        plan, renamed = run.plan.model_copy(update={"trials": tuple(of)}), {"arm": {"epsilon=0.0": "=1+1"}}
+        run.run = Run(run.folder, plan, run.run.trials.replace(renamed))
     comparison = compared(a, b)
     written = as_csv(tmp_path, comparison)
     assert [cells["metric"] for cells in written] == ["accuracy", "nll", "ece"]

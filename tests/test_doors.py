@@ -26,7 +26,8 @@ EVIL = ["../x", "/x", "..", ".x", "a/b", "a\\b", "a\0", "a\nb", "\x1b]0;x", "\ud
 
 @pytest.mark.parametrize("name", EVIL)
 def test_a_name_that_leads_elsewhere_is_none(name: str) -> None:
-    for declared in ({"name": name}, {"profiles": {name: {}}}):
+    both: list[dict[str, Any]] = [{"name": name}, {"profiles": {name: {}}}]
+    for declared in both:
         with pytest.raises(StudyError, match="expected a plain folder name"):
             Study(question="?", base={"data": "digits", "image_size": 8}, **declared)
 

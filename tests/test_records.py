@@ -1,5 +1,6 @@
 """Records: written once and whole, read only when they are what they claim; and which code they came from."""
 
+import errno
 import hashlib
 import io
 import os
@@ -18,6 +19,7 @@ from recorded_study import trial
 import ablate
 from ablate.errors import RecordError, ResultsError
 from ablate.store.records import (
+    MOST_BYTES,
     Cost,
     Epoch,
     Failure,
@@ -135,14 +137,67 @@ def test_damage_costs_only_its_own_trial(folder: ResultsFolder, which: str, kept
     assert quarantine(folder) == (read_records(folder), [])
 
 
-def test_what_cannot_be_read_now_is_a_fault_but_is_not_put_aside(folder: ResultsFolder) -> None:
-    there = folder.record_path("0" * 16)
-    there.mkdir()
-    with pytest.raises(RecordError, match="Is a directory"):
+def test_odd_things_among_records_are_put_aside_and_name_their_fault(folder: ResultsFolder) -> None:
+    kept = stored(folder)
+    for name in ("0" * 16, "1" * 16):
+        folder.record_path(name).mkdir()
+        (folder.record_path(name) / "inside").touch()
+    os.mkfifo(folder.record_path("2" * 16))
+    folder.record_path("3" * 16).write_text("[" * 200_000)
+    for _ in range(2):
+        records, faults = quarantine(folder)
+        assert records == {kept.trial_id: kept}
+    assert not faults
+    names = sorted(path.name for path in (folder.root / "corrupt").iterdir())
+    assert names == [f"{number * 16}.0.json" for number in "0123"]
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"logits": np.eye(3)[:2].astype(np.float32)},
+        {"logits": np.array([[{}, None]], object), "labels": np.zeros(1, np.int64)},
+        {"logits": np.eye(3, 2, dtype=np.float32), "labels": np.zeros(3, np.int64)},
+        {"logits": np.eye(3), "labels": np.arange(3)},
+        {"logits": np.eye(3, dtype=np.float32), "labels": np.arange(3) + 1},
+        {"logits": np.zeros((1, MOST_BYTES // 1024), np.float32), "labels": np.zeros(1, np.int64)},
+        {
+            "logits": PREDICTIONS.logits,
+            "labels": np.arange(3),
+            "projection_train": np.zeros((2, 3), np.float32),
+        },
+        None,
+    ],
+)
+def test_predictions_that_no_trial_left_are_put_aside(
+    folder: ResultsFolder, arrays: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ablate.store.records.MOST_BYTES", MOST_BYTES // 1024)
+    buffer = io.BytesIO(b"no zip")
+    if arrays is not None:
+        np.savez_compressed(buffer, **arrays)
+    path = folder.predictions_path(trial().trial_id)
+    path.write_bytes(buffer.getvalue())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    record = Record(trial=trial(), status="complete", class_names=("a", "b", "c"), predictions_sha256=digest)
+    write_atomically(folder.record_path(record.trial_id), record_bytes(record))
+    assert quarantine(folder)[0] == {}
+    assert not path.exists()
+
+
+def test_what_a_disk_refuses_now_is_not_put_aside(
+    folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    stored(folder)
+    monkeypatch.setattr(Path, "read_bytes", refuses)
+    with pytest.raises(RecordError, match="Input/output error"):
         read_records(folder)
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(OSError, match="Input/output error"):
         quarantine(folder)
-    assert there.exists()
+    assert len([*folder.records.iterdir()]) == 1
 
 
 def test_what_is_put_aside_twice_is_kept_twice(folder: ResultsFolder) -> None:
@@ -155,7 +210,7 @@ def test_what_is_put_aside_twice_is_kept_twice(folder: ResultsFolder) -> None:
 def test_records_that_are_unreadable_or_under_another_name_are_refused(folder: ResultsFolder) -> None:
     for seed in (0, 1, 2):
         folder.record_path(stored(folder, seed).trial_id).write_bytes(b"{")
-    with pytest.raises(RecordError, match=r"readable.*\n.*readable.*\n.*readable"):
+    with pytest.raises(RecordError, match=r"damaged.*\n.*damaged.*\n.*damaged"):
         read_records(folder)
     other = folder.record_path(stored(folder, 3).trial_id).rename(folder.record_path("0" * 16))
     with pytest.raises(RecordError, match="holds trial"):

@@ -233,7 +233,7 @@ def test_a_search_stops_at_changed_code_too(here: Path, folder: ResultsFolder) -
 
     def tune(*more: str) -> tuple[int, list[str]]:
         ran, _ = run(here, *more, command="tune")
-        points = json.loads((folder.root / "tuning" / "tuning.json").read_text())["points"]
+        points = json.loads((folder.root / "tuning" / "tuning.json").read_text())["content"]["points"]
         return ran, [trial_id for point in points for trial_id in point["trial_ids"]]
 
     first = tune()[1]

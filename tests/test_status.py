@@ -15,9 +15,9 @@ from test_records import EPOCH, PREDICTIONS
 
 from ablate.errors import RecordError, ResultsError
 from ablate.execution.driver import only_driver
-from ablate.status import find_study, is_running, show_status, time_left
+from ablate.status import is_running, show_status, time_left
 from ablate.store.records import Failure, Record, read_available, write_record
-from ablate.store.results import ResultsFolder, write_plan
+from ablate.store.results import ResultsFolder, find_study, write_plan
 from ablate.study.fields import resolve
 from ablate.study.study import Study
 from ablate.study.trials import Trial, build_trial
@@ -60,7 +60,7 @@ def test_every_trial_is_counted_once(folder: ResultsFolder) -> None:
         "tiny, profile quick: no run is going on",
         "4 planned trials: 2 complete, 1 missing, 1 oom",
         "1 of the missing have a checkpoint: will go on from there",
-        "1 more records are of trials that the last run did not plan",
+        "1 more records are of trials that are not planned here",
         "arm          complete  failed  begun  missing  last accuracy",
         "epsilon=0.0         2       0      0        0         0.2500",
         "epsilon=0.1         0       1      1        1              –",
@@ -117,7 +117,7 @@ def test_a_study_is_found(folder: ResultsFolder, tmp_path: Path, monkeypatch: py
     for named, profile, message in (
         ("tinny", None, r"no such study was run here \(run: tiny\).*Did you mean 'tiny'\?"),
         ("studies/tiny.py", None, r"Did you mean 'tiny'\?"),
-        ("tiny", "quik", r"--profile quik was given\. Did you mean 'quick'\?"),
+        ("tiny", "quik", r"run as quick, but quik was asked for\. Did you mean 'quick'\?"),
         ("tiny/quik", None, r"Did you mean 'quick'\?"),
     ):
         with pytest.raises(ResultsError, match=message):
@@ -125,7 +125,7 @@ def test_a_study_is_found(folder: ResultsFolder, tmp_path: Path, monkeypatch: py
     other = folder.root.parent / "full"
     other.mkdir()
     (other / "study.json").write_bytes(folder.plan.read_bytes())
-    with pytest.raises(ResultsError, match=r"profiles full, quick; choose one with --profile$"):
+    with pytest.raises(ResultsError, match=r"run as full, quick; choose one, as tiny/full$"):
         find_study(results, "tiny")
     with pytest.raises(RecordError, match="no study was run here"):
         show_status(Console(), ResultsFolder(tmp_path))

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from data_dictionary import data_dictionary
-from recorded_study import BASE, FAILED, MISSING, Recorded, counts, planned, trial
+from recorded_study import BASE, FAILED, MISSING, Recorded, counts, planned, trial, unsealed
 
 from ablate.analysis.arms import arm_interval, complete_trials
 from ablate.analysis.timing import timing_pass
@@ -16,7 +16,7 @@ from ablate.errors import RecordError
 from ablate.execution.trial import FEWEST_ROUNDS, TimingTask, time_cases
 from ablate.metrics import METRICS
 from ablate.report.views import timing_view
-from ablate.store.results import ResultsFolder, read_plan
+from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import case_of, cases_of, plain_case, read_timing, write_timing
 from ablate.study.study import Study
 from ablate.tables.build import build_tables, step_time_rows
@@ -89,15 +89,24 @@ def test_a_spreadsheet_runs_nothing(start: str, tmp_path: Path) -> None:
 
 
 def test_a_cut_table_is_refused(folder: ResultsFolder) -> None:
-    tables = build_tables(folder, read_plan(folder)) | {name: frame(name, []) for name in DERIVED}
+    plan = read_plan(folder)
+    tables = build_tables(folder, plan) | {name: frame(name, []) for name in DERIVED}
     write_tables(folder, tables)
     path = folder.root / "trials.csv"
     whole = path.read_text()
     cut, misnamed = whole[: whole.index("0.1") + 2], whole.replace("accuracy", "accurracy", 1)
     for text, message in ((cut, "cut off"), (misnamed, "other columns")):
         path.write_text(text)
+        with pytest.raises(RecordError, match="does not match its digest"):
+            read_tables(folder)
+        unsealed(folder)
         with pytest.raises(RecordError, match=message):
             read_tables(folder)
+        write_plan(folder, plan)
+        path.write_text(whole)
+        with pytest.raises(RecordError, match="vouches for the tables"):
+            read_tables(folder)
+        write_tables(folder, tables)
     path.unlink()
     with pytest.raises(RecordError, match="missing"):
         read_tables(folder)
@@ -167,7 +176,7 @@ def test_every_case_is_timed_in_every_round_and_the_pass_is_kept_and_read_back(t
     of_each = zip(timed.cases, timed.step_ms, strict=True)
     assert {case: tuple(times) for case, times in found.times.items()} == dict(of_each)
     folder.timing.write_text("{")
-    with pytest.raises(RecordError, match=r"timing.json: is damaged; delete it"):
+    with pytest.raises(RecordError, match=r"timing.json: damaged .*; delete it"):
         read_timing(folder)
     assert step_time_rows(folder) == []
 

@@ -125,7 +125,7 @@ def show_forecast(
     print_line(console, *(times if missing else ["time: nothing is left to train"]))
     family = plan.study.comparison_family
     spreads = with_own_metrics(family, lambda: _recorded(plan, folder, "recorded here"))
-    for path in () if spreads else sorted(folder.root.parent.glob("*/study.json")):
+    for path in () if spreads else sorted(folder.shared.parent.glob("*/study.json")):
         with contextlib.suppress(RecordError):
             other = ResultsFolder(path.parent)
             of_other = partial(_recorded, read_plan(other), other, f"of profile {other.root.name}")

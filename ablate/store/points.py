@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ablate.store.results import TUNING_FILE, ResultsFolder, read_stored, write_atomically
+from ablate.store.results import TUNING_FILE, ResultsFolder, read_sealed, write_sealed
 from ablate.study.fields import Frozen, Levels
 from ablate.study.search import Search
 from ablate.study.trials import TrialId
@@ -83,10 +83,10 @@ def tuning_folder(results: ResultsFolder) -> ResultsFolder:
 
 def write_tuning(results: ResultsFolder, tuning: Tuning) -> None:
     """Store the search as far as it is, for readers."""
-    write_atomically(results.root / TUNING_FILE, (tuning.model_dump_json(indent=1) + "\n").encode())
+    write_sealed(results.root / TUNING_FILE, tuning)
 
 
 def read_tuning(results: ResultsFolder) -> Tuning | None:
     """The search of a study's results; None where nothing was tuned. A damaged file is a `RecordError`."""
     remedy = "remove it, and the same `python -m ablate tune` writes it again from the search's database"
-    return read_stored(Tuning, results.root / TUNING_FILE, f"damaged ({{}} faults); {remedy}")
+    return read_sealed(Tuning, results.root / TUNING_FILE, remedy)

@@ -6,26 +6,30 @@ import filecmp
 import gc
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
 import tempfile
+import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field
 
-from ablate.errors import RecordError, ResultsError, first_line
-from ablate.store.results import ResultsFolder, read_plan, write_atomically
+from ablate.errors import RecordError, ResultsError, bounded
+from ablate.store.results import ResultsFolder, content_digest, read_plan, readable, write_atomically
 from ablate.study.fields import Frozen
 from ablate.study.trials import Trial
 
 Status = Literal["complete", "diverged", "oom", "killed", "timeout", "error"]
 MISSING, UNREADABLE = "missing", "unreadable"
 """What a planned trial is called whose record is not there, or is damaged as its predictions may be."""
+MOST_BYTES = 2**33
+"""That a trial's predictions may have in memory; more would be of a file made to fill it."""
 
 
 class Epoch(Frozen, allow_inf_nan=False):
@@ -100,12 +104,15 @@ class Environment(Frozen):
     ablate_version: str
     commit: str | None = Field(default=None, description="commit of ablate's source, -dirty when changed")
     engine: str = Field(default="eager", description="of steps: eager, graph, or eager and why not graph")
+    warm: bool = Field(
+        default=False, description="code of one's own ran in a process that may have run others"
+    )
 
 
 class Failure(Frozen):
     """Why a trial has no result."""
 
-    message: str
+    message: Annotated[str, AfterValidator(bounded)]
     epoch: int | None = Field(default=None, description="epoch in which it failed")
     step: int | None = Field(default=None, description="step within that epoch, when known")
 
@@ -177,29 +184,24 @@ def write_record(folder: ResultsFolder, record: Record, predictions: Predictions
 
 def record_bytes(record: Record) -> bytes:
     """A record as JSON with its own digest, so that a damaged file is never taken for a value."""
-    later = {name for name in ("metrics", "log", "seconds") if not getattr(record, name)}
+    later: dict[str, Any] = {
+        name: True for name in ("metrics", "log", "seconds") if not getattr(record, name)
+    }
+    if record.environment is not None and not record.environment.warm:
+        later["environment"] = {"warm"}
     content = json.loads(record.model_dump_json(exclude=later))
-    whole = {"digest": _content_digest(content), "record": content}
+    whole = {"digest": content_digest(content), "record": content}
     return (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _content_digest(content: Any) -> str:
-    canonical = json.dumps(content, sort_keys=True, ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def read_record(path: Path) -> Record:
     """Read one record and check it against its digest and its file name; else it is a `RecordError`."""
-    try:
+    with readable(path, "move it away to run it again"):
         stored = json.loads(path.read_bytes())
         content, digest = stored["record"], stored["digest"]
-        if _content_digest(content) != digest:
-            raise RecordError(f"{path}: the record does not match its digest; it was altered or damaged")
+        if content_digest(content) != digest:
+            raise ValueError("the record does not match its digest")
         record = Record.model_validate(content)
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise RecordError(
-            f"{path}: is not a readable record ({first_line(error)}); move it away to run it again"
-        ) from None
     if record.trial_id != path.stem:
         raise RecordError(f"{path}: holds trial {record.trial_id}; restore its name, or move it away")
     return record
@@ -207,21 +209,39 @@ def read_record(path: Path) -> Record:
 
 def read_predictions(folder: ResultsFolder, record: Record) -> Predictions:
     """Read a complete trial's predictions; a file that its record does not vouch for is a `RecordError`."""
-    content = _checked_predictions(folder, record)
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        known = {field.name for field in fields(Predictions)} & set(arrays)
-        return Predictions(**{name: arrays[name] for name in known})
-
-
-def _checked_predictions(folder: ResultsFolder, record: Record) -> bytes:
     path = folder.predictions_path(record.trial_id)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise RecordError(f"{path}: the predictions of a complete trial are missing") from None
-    if hashlib.sha256(content).hexdigest() != record.predictions_sha256:
-        raise RecordError(f"{path}: the predictions do not match the digest in their record")
-    return content
+    with readable(path, "move it and its record away to run the trial again"):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise RecordError(f"{path}: the predictions of a complete trial are missing") from None
+        if hashlib.sha256(content).hexdigest() != record.predictions_sha256:
+            raise RecordError(f"{path}: the predictions do not match the digest in their record")
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            if sum(member.file_size for member in packed.infolist()) > MOST_BYTES:
+                raise ValueError(f"more than {MOST_BYTES:,} bytes")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            known = {field.name for field in fields(Predictions)} & set(arrays)
+            predictions = Predictions(**{name: arrays[name] for name in known})
+        _check_shapes(record, predictions)
+        return predictions
+
+
+def _check_shapes(record: Record, predictions: Predictions) -> None:
+    """ValueError if the arrays are not those of so many images and the record's classes."""
+    images, classes = predictions.logits.shape
+    if record.class_names:
+        classes = len(record.class_names)
+    pairs = [(predictions.logits, predictions.labels, (images, classes))]
+    for split in ("valid", "train"):
+        points, labels = (getattr(predictions, f"projection_{split}{end}") for end in ("", "_labels"))
+        if points is not None or labels is not None:
+            pairs.append((points, labels, (len(points), 2)))
+    for values, labels, shape in pairs:
+        known = ((labels >= 0) & (labels < classes)).all()
+        kinds = (values.dtype.name, labels.dtype.name) == ("float32", "int64")
+        if (values.shape, labels.shape) != (shape, shape[:1]) or not kinds or not known:
+            raise ValueError(f"expected arrays of {shape} and labels below {classes}, others came")
 
 
 def read_records(folder: ResultsFolder) -> dict[str, Record]:
@@ -257,7 +277,7 @@ def read_available(
             try:
                 record = read_record(path)
                 if with_predictions and record.has_predictions:
-                    _checked_predictions(folder, record)
+                    read_predictions(folder, record)
                 records[path.stem] = record
             except FileNotFoundError:
                 continue
@@ -271,12 +291,12 @@ def read_available(
 
 def put_aside(folder: ResultsFolder, trial_id: str, place: str) -> None:
     """Move a trial's record, and its predictions where there are any, to root/<place>/, numbered."""
-    target = folder.root / place
+    target = folder.shared / place
     target.mkdir(exist_ok=True)
     for path in (folder.record_path(trial_id), folder.predictions_path(trial_id)):
         if path.exists():
-            number = sum(1 for _ in target.glob(f"{path.stem}.*{path.suffix}"))
-            os.replace(path, target / f"{path.stem}.{number}{path.suffix}")
+            numbered = (target / f"{path.stem}.{number}{path.suffix}" for number in itertools.count())
+            os.replace(path, next(free for free in numbered if not free.exists()))
 
 
 def publish_results(folder: ResultsFolder, target: Path, *, predictions: bool) -> ResultsFolder:
@@ -300,7 +320,7 @@ def publish_results(folder: ResultsFolder, target: Path, *, predictions: bool) -
                 if predictions:
                     made.predictions.mkdir(exist_ok=True)
                     shutil.copyfile(folder.predictions_path(trial_id), made.predictions_path(trial_id))
-        for path in [folder.plan, *folder.root.glob("*.csv")]:
+        for path in [folder.plan, folder.tables, *folder.root.glob("*.csv")]:
             shutil.copyfile(path, made.root / path.name)
         if target.exists():
             there = ResultsFolder(target).records

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
+import json
 import os
 import signal
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from ablate.errors import RecordError, ResultsError, StudyError, nearest
+from ablate.errors import RecordError, ResultsError, StudyError, first_line, nearest
 from ablate.study.fields import folder_name
 from ablate.study.trials import Plan
 
@@ -23,21 +25,33 @@ Stored = TypeVar("Stored", bound=BaseModel)
 
 @dataclass
 class ResultsFolder:
-    """The one place that knows the file names under results/<study>/<profile>/."""
+    """The one place that knows the file names under results/<study>/<profile>/.
+
+    A variation's plan, timing pass and tables are in variations/<name>/; what its trials left is shared.
+    """
 
     root: Path
     unwritten: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
     """Tables by their files' names that follow from the records, where they could not be written."""
 
     def __post_init__(self) -> None:
-        self.records = self.root / "records"  # one JSON file per trial
-        self.predictions = self.root / "predictions"  # one npz file per complete trial
-        self.checkpoints = self.root / "checkpoints"  # state of unfinished trials; emptied as they finish
-        self.artefacts = self.root / "artefacts"  # of one's own training code, a folder per trial, and logs
-        self.weights = self.root / "weights"  # trained networks, where they are kept
+        self.shared = self.root.parents[1] if self.root.parent.name == VARIATIONS else self.root
+        self.records = self.shared / "records"  # one JSON file per trial
+        self.predictions = self.shared / "predictions"  # one npz file per complete trial
+        self.checkpoints = self.shared / "checkpoints"  # state of unfinished trials; emptied as they finish
+        self.artefacts = self.shared / "artefacts"  # of one's own training code, a folder per trial, and logs
+        self.logs = self.shared / "logs"  # what trials printed, a file per worker
+        self.weights = self.shared / "weights"  # trained networks, where they are kept
         self.plan = self.root / "study.json"  # the study as last run: its declaration and its planned trials
         self.timing = self.root / "timing.json"  # what a training step takes, from the exclusive pass
-        self.lock = self.root / ".lock"  # held by the one driver that may write here
+        self.tables = self.root / "tables.json"  # the digest of each table
+        self.lock = self.shared / ".lock"  # held by the one driver that may write here
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What commands name it by: the study, the profile and, of a variation, that."""
+        shared, own = self.shared.resolve(), () if self.shared == self.root else (self.root.name,)
+        return (shared.parent.name, shared.name, *own)
 
     def read(self, name: str) -> bytes:
         """What a file in the root holds, or would hold if it could be written."""
@@ -57,12 +71,12 @@ class ResultsFolder:
 
     def create(self) -> None:
         """Make the folders, and try them with a write; one that fails is a `ResultsError`."""
-        folders = (self.records, self.predictions, self.checkpoints)
+        folders = (self.root, self.records, self.predictions, self.checkpoints)
         make_writable(self.root, folders, "the results folder cannot be written", "--results")
 
     def remove_left_overs(self) -> None:
         """Remove what a killed writer left. Only for the holder of the lock: others may be writing."""
-        for folder in (self.root, self.records, self.predictions, self.checkpoints):
+        for folder in (self.root, self.shared, self.records, self.predictions, self.checkpoints):
             for left_over in folder.glob(f"*{TEMPORARY}"):
                 left_over.unlink()
 
@@ -76,6 +90,10 @@ def below(root: Path, *names: str) -> Path:
 
 
 TEMPORARY = ".tmp"
+VARIATIONS = "variations"
+"""Below a results folder, and a report's: the study run with other settings or seeds, each by its name."""
+LAYOUT = 1
+"""Of the sealed JSON files; raised when one changes in a way that an earlier version would misread."""
 TUNING_FILE = "tuning/tuning.json"
 """Below a results folder: the points of a search, before the study they lead to."""
 
@@ -137,24 +155,65 @@ def fail_point() -> None:
         raise OSError(int(fault), os.strerror(int(fault)))
 
 
-def read_stored(kind: type[Stored], path: Path, damaged: str) -> Stored | None:
-    """What a JSON file holds, if it is there; a `RecordError` says `damaged`, {} being how many faults."""
+def content_digest(content: Any) -> str:
+    """The digest of JSON values, however they are laid out in a file."""
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def sealed(content: Any, **about: Any) -> bytes:
+    """JSON values with their digest, as the content of a file that says when it is damaged."""
+    whole = {"digest": content_digest({**about, "content": content}), **about, "content": content}
+    return (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+@contextlib.contextmanager
+def readable(path: Path, remedy: str) -> Iterator[None]:
+    """Whatever reading a file raises as a `RecordError` with what to do; but for what a disk refuses."""
     try:
-        return kind.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        raise RecordError(f"{path}: {damaged.format(error.error_count())}") from None
+        if path.exists() and not path.is_file():
+            raise RecordError(f"{path}: is no file; {remedy}")
+        yield
+    except (OSError, RecordError):
+        raise
+    except Exception as error:
+        fault = first_line(error) or type(error).__name__
+        raise RecordError(f"{path}: damaged or altered ({fault}); {remedy}") from None
+
+
+def write_sealed(path: Path, content: BaseModel) -> None:
+    """Keep values in a JSON file, with their digest and the version of its layout."""
+    write_atomically(path, sealed(json.loads(content.model_dump_json()), layout=LAYOUT))
+
+
+def read_sealed(kind: type[Stored], path: Path, remedy: str) -> Stored | None:
+    """What a JSON file holds, if it is there, in earlier versions unsealed; a `RecordError` if damaged."""
+    with readable(path, remedy):
+        try:
+            stored = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        if "digest" in stored:
+            digest = stored.pop("digest")
+            if digest != content_digest(stored) or stored["layout"] > LAYOUT:
+                raise ValueError("it does not match its digest, or is of a later version")
+            stored = stored["content"]
+        return kind.model_validate_json(json.dumps(stored))
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a JSON file was written with a digest."""
+    return path.exists() and b'"digest"' in path.read_bytes()[:20]
 
 
 def write_plan(folder: ResultsFolder, plan: Plan) -> None:
     """Store the study as it was last run."""
-    write_atomically(folder.plan, (plan.model_dump_json(indent=1) + "\n").encode())
+    write_sealed(folder.plan, plan)
 
 
 def read_plan(folder: ResultsFolder) -> Plan:
     """The study as it was last run. A folder without one, or with a damaged one, is a `RecordError`."""
-    if plan := read_stored(Plan, folder.plan, "damaged ({} faults); run the study again"):
+    if plan := read_sealed(Plan, folder.plan, "run the study again"):
         return plan
     if (folder.root / TUNING_FILE).exists():
         raise RecordError(
@@ -164,24 +223,37 @@ def read_plan(folder: ResultsFolder) -> Plan:
     raise RecordError(f"{folder.root}: no study was run here; use `python -m ablate run` first")
 
 
-def find_results(results: Path, study: str, profile: str | None) -> ResultsFolder:
-    """The results of a study, of the only profile that was run or of the one named; else a `ResultsError`."""
-    ran = sorted(folder.name for folder in _run_folders(results / study, "*"))
+def find_study(results: Path, named: str, profile: str | None = None) -> ResultsFolder:
+    """The results that a user names: STUDY, STUDY/PROFILE, STUDY/PROFILE/VARIATION or a results folder.
+
+    What was run alone need not be named; a `ResultsError` says what there is.
+    """
+    for path in (results / named, Path(named)) if profile is None else ():
+        for root in (path, path.parent / VARIATIONS / path.name):
+            if (root / "study.json").is_file():
+                return ResultsFolder(root)
+    study, part = named, profile or ""
+    if profile is None and not _run_folders(results / named):
+        study, _, part = named.partition("/")
+    ran = {"/".join(folder.names[1:]): folder for folder in _run_folders(results / study)}
     if not ran:
-        others = sorted({folder.parent.name for folder in _run_folders(results, "*/*")})
+        others = sorted({folder.names[0] for path in results.glob("*") for folder in _run_folders(path)})
         raise ResultsError(
-            f"{results / study}: no such study was run here (run: {', '.join(others) or 'none'}); "
-            f"run it first, or name the folder with --results.{nearest(Path(study).stem, others)}"
+            f"{results / named}: no such study was run here (run: {', '.join(others) or 'none'}); "
+            f"run it first, or name the folder with --results.{nearest(Path(named).stem, others)}"
         )
-    known = f"{study}: was run with profiles {', '.join(ran)}"
-    if profile is None and len(ran) > 1:
-        raise ResultsError(f"{known}; choose one with --profile")
-    if profile is not None and profile not in ran:
-        raise ResultsError(f"{known}, but --profile {profile} was given.{nearest(profile, ran)}")
-    return ResultsFolder(results / study / (profile or ran[0]))
+    asked = [name for name in ran if part in ("", name, name.partition("/")[0])]
+    chosen = [name for name in asked if "/" not in name] or asked  # a study before its variations
+    if len(chosen) == 1:
+        return ran[chosen[0]]
+    known = f"{study}: was run as {', '.join(ran)}"
+    if part and not chosen:
+        raise ResultsError(f"{known}, but {part} was asked for.{nearest(part, ran)}")
+    raise ResultsError(f"{known}; choose one, as {study}/{(chosen or [*ran])[0]}")
 
 
-def _run_folders(root: Path, pattern: str) -> set[Path]:
-    """The results folders below, of studies that were run or are being tuned."""
-    tuned = {path.parent.parent for path in root.glob(f"{pattern}/{TUNING_FILE}")}
-    return tuned | {path.parent for path in root.glob(f"{pattern}/study.json")}
+def _run_folders(study: Path) -> list[ResultsFolder]:
+    """The results folders of a study that was run or is being tuned, and those of its variations."""
+    files = [*study.glob("*/study.json"), *study.glob(f"*/{VARIATIONS}/*/study.json")]
+    roots = {path.parent for path in files} | {path.parents[1] for path in study.glob(f"*/{TUNING_FILE}")}
+    return [ResultsFolder(root) for root in sorted(roots)]

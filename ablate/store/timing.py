@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pydantic import Field
 
 from ablate.store.records import Environment
-from ablate.store.results import ResultsFolder, read_stored, write_atomically
+from ablate.store.results import ResultsFolder, read_sealed, write_sealed
 from ablate.study.fields import Frozen
 from ablate.study.trials import Trial, arm_name
 
@@ -83,10 +83,9 @@ def cases_of(trials: Iterable[Trial]) -> dict[Case, Trial]:
 
 def write_timing(folder: ResultsFolder, timing: TimingPass) -> None:
     """Keep a pass as timing.json, in place of an earlier one."""
-    write_atomically(folder.timing, timing.model_dump_json(indent=1).encode())
+    write_sealed(folder.timing, timing)
 
 
 def read_timing(folder: ResultsFolder) -> TimingPass | None:
     """The pass that a results folder keeps, if any. A damaged file is a `RecordError`."""
-    damaged = "is damaged; delete it, and the next run measures the step times again"
-    return read_stored(TimingPass, folder.timing, damaged)
+    return read_sealed(TimingPass, folder.timing, "delete it, and the next run measures the step times again")

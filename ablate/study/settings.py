@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 import shlex
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import StudyError
+from ablate.study.fields import several
 from ablate.study.options import Options
 
 VALUE = re.compile(r"""(?:^|,)((['"]).*?\2(?=,|$)|[^,]*)""")
@@ -57,8 +59,23 @@ def command_line(command: str, study: Path, options: Options, points: int | None
             words += [f"--{name}", str(value)]
             continue
         for field, values in value.items():
-            plain = ",".join(map(str, values))
-            # Text that would be read as a number, or as two values, needs its quotes.
-            typed = plain if _values(plain) == values else ",".join(map(repr, values))
-            words += ["--set", f"{field}={typed}"]
+            words += ["--set", f"{field}={_typed(values)}"]
     return shlex.join(words)
+
+
+def variation_name(options: Options) -> str:
+    """The name of what settings and seeds make of a study, or as given; "" of the study itself."""
+    parts = dict(sorted(options.settings.items()))
+    if options.seeds is not None:
+        parts["seeds"] = several(options.seeds)
+    words = "+".join(f"{name}={_typed(values)}" for name, values in parts.items())
+    plain = re.sub(r"[^\w.,=+-]", "_", words, flags=re.ASCII)[:60]
+    if plain != words:
+        plain += f"-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+    return options.name or plain
+
+
+def _typed(values: tuple[Any, ...]) -> str:
+    plain = ",".join(map(str, values))
+    # Text that would be read as a number, or as two values, needs its quotes.
+    return plain if _values(plain) == values else ",".join(map(repr, values))

@@ -139,6 +139,9 @@ class Study(Varied):
     predictions: str | None = Field(default=None, description="logits and labels, as '{out}/predictions.npz'")
     gpus: int = Field(default=1, ge=0, le=1, description="0: one's own code trains on the CPU, GPU or not")
     timeout: Time = Field(default="", description="what one trial may take, as '2h', '30m' or '90s'")
+    warm: bool = Field(
+        default=False, description="code of its own needs no fresh process for each trial, to save its start"
+    )
     knobs: dict[str, Any] = Field(default={}, description="taken from the training code: its own defaults")
     name: Annotated[str, AfterValidator(lambda name: name and folder_name(name))] = Field(
         default="", description="set from the file's name"
@@ -240,11 +243,17 @@ class Study(Varied):
 
     def fields(self, arm: Mapping[str, Any]) -> Fields | OwnFields:
         """The complete fields of one arm."""
-        chosen: Levels = {}
-        if self.chosen and arm.get(TUNING) == RETUNED:
-            own = {name: level for name, level in arm.items() if name != TUNING}
-            chosen = next(one.levels for one in self.chosen if one.arm == own)
-        return self._resolved(self.base, arm, chosen)
+        return self._resolved(self.base, arm, self._tuned_to(arm))
+
+    def set_by(self, arm: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that an arm's levels set, and what it was re-tuned to."""
+        return self.settings(arm) | self._tuned_to(arm)
+
+    def _tuned_to(self, arm: Mapping[str, Any]) -> Levels:
+        if not self.chosen or arm.get(TUNING) != RETUNED:
+            return {}
+        own = {name: level for name, level in arm.items() if name != TUNING}
+        return next(one.levels for one in self.chosen if one.arm == own)
 
     def _resolved(self, *layers: Mapping[str, Any]) -> Fields | OwnFields:
         settings = map(self.settings, layers)

@@ -13,11 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ablate.errors import StudyError
 from ablate.plugins import WEIGHT_FILES
-from ablate.study.fields import LATER_FIELDS, SLOTS, Fields, FolderName, Frozen
+from ablate.study.fields import LATER_FIELDS, SLOTS, Fields, FolderName, Frozen, layered
 from ablate.study.own import OwnFields
 from ablate.study.sources import Source, read_source
 from ablate.study.study import Study, add_import_folder
@@ -76,6 +76,26 @@ class Plan(Frozen):
     trials: tuple[Trial, ...] = Field(min_length=1)
     same_code: tuple[str, ...] = Field(default=(), description="why changed code computes the same")
 
+    @model_validator(mode="after")
+    def _agrees(self) -> Plan:
+        seen = {(trial.arm, trial.seed, trial.repeat) for trial in self.trials}
+        named = {trial.trial_id for trial in self.trials}
+        if not len(seen) == len(self.trials) == (len(self.trials) if self.study.chosen else len(named)):
+            raise ValueError("trials: one is listed twice")
+        if any(trial.arm != arm_name(layered(trial.levels)) for trial in self.trials):
+            raise ValueError("trials: an arm is not called as its levels are")
+        return self
+
+    def disagreement(self, trial: Trial, recorded: Trial) -> str:
+        """What the record of a planned trial says otherwise than the plan does; "" where they agree."""
+        planned, ran = _told(trial), _told(recorded)
+        levels = layered(self.study.set_by(trial.levels))
+        planned |= {name: level for name, level in levels.items() if name in planned}
+        for name, value in planned.items():
+            if name not in ran or ran[name] != value:
+                return f"the plan has {name}={value}, and the record {name}={ran.get(name)}"
+        return ""
+
     def find_own_modules(self) -> None:
         """Have modules found that stand beside the study's file, as the command names it, or here."""
         for file in map(Path, shlex.split(self.command)):
@@ -100,6 +120,15 @@ class Plan(Frozen):
             for reference in self.study.references(own)
         ]
         return tuple((arm, other) for arm, other in others if other != arm)
+
+
+def _told(trial: Trial) -> dict[str, Any]:
+    """What a plan and a record of one trial must agree in; not the names of files and of data."""
+    dumped = trial.fields.model_dump(exclude=NOT_IDENTITY | {"defaults", "code"})
+    if str(dumped.get("weights")).endswith(WEIGHT_FILES):
+        del dumped["weights"]
+    fields = {name: value for name, value in layered(dumped).items() if not name.startswith("data.")}
+    return {**fields, **trial.model_dump(include={"seed", "repeat", "numerics", "fingerprint"})}
 
 
 def arm_name(levels: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import joblib
 import numpy as np
 
 from ablate.errors import RecordError
+from ablate.store.records import UNREADABLE
 from ablate.store.results import ResultsFolder
 from ablate.store.timing import read_timing
 from ablate.study.trials import Plan, Trial
@@ -33,6 +34,9 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
     parallel = joblib.Parallel(n_jobs=processes, return_as="generator")
     read = parallel(joblib.delayed(images.read_trial)(folder, trial) for trial in plan.trials)
     for trial, (stored, run) in zip(plan.trials, read, strict=True):
+        if stored.record and (fault := plan.disagreement(trial, stored.record.trial)):
+            stored, run = Stored(UNREADABLE, fault=f"plan and record disagree: {fault}"), None
+            scores.pop(trial.trial_id, None)
         rows["trials"].append(_trial_row(plan, trial, stored, run) | scores.get(trial.trial_id, {}))
         for epoch in stored.record.history if stored.record else ():
             gaps = np.abs(np.subtract(epoch.bin_confidence, epoch.bin_correct))

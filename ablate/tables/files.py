@@ -1,5 +1,7 @@
 """Tables as CSV files, and back to the last bit."""
 
+import contextlib
+import hashlib
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,13 +10,29 @@ from typing import Any
 import pandas as pd
 
 from ablate.errors import RecordError
-from ablate.store.results import ResultsFolder, read_plan, write_atomically
+from ablate.store.results import (
+    ResultsFolder,
+    is_sealed,
+    read_plan,
+    read_sealed,
+    readable,
+    write_atomically,
+    write_sealed,
+)
+from ablate.study.fields import Frozen
 from ablate.study.trials import Plan
 from ablate.tables.columns import COLUMNS, FIRST, RETIRED, Kind, columns_of, declare, is_argument
 from ablate.terminal import optional
 
 Tables = dict[str, pd.DataFrame]
+REMEDY = "write it again with `python -m ablate report`, or restore what was published"
 DTYPES = {"text": "string", "integer": "Int64", "number": "float64", "boolean": "boolean"}
+
+
+class Digests(Frozen):
+    """The tables of a folder, by name their SHA-256."""
+
+    digests: dict[str, str]
 
 
 def open_plan(folder: ResultsFolder) -> Plan:
@@ -39,7 +57,11 @@ def frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def write_tables(folder: ResultsFolder, tables: Tables) -> None:
-    """Write each table to <name>.csv, numbers unrounded; one that cannot be is read from `folder` itself."""
+    """Write each table to <name>.csv, numbers unrounded, and what vouches for it beside the others.
+
+    One that cannot be written is read from `folder` itself.
+    """
+    written: dict[str, str] = {}
     for name, data in tables.items():
         texts: Any = data.select_dtypes("string")
         safe = data.assign(**{text: data[text].map(inert, na_action="ignore") for text in texts})
@@ -47,6 +69,15 @@ def write_tables(folder: ResultsFolder, tables: Tables) -> None:
         with optional():
             write_atomically(folder.root / f"{name}.csv", content)
             del folder.unwritten[f"{name}.csv"]
+            written[name] = hashlib.sha256(content).hexdigest()
+    others: dict[str, str] = {}
+    with contextlib.suppress(RecordError):  # damaged, so the others are not vouched for
+        others = _digests(folder)
+        if not others and not is_sealed(folder.plan):  # of an earlier version
+            csvs = folder.root.glob("*.csv")
+            others = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in csvs}
+    with optional():
+        write_sealed(folder.tables, Digests(digests=others | written))
 
 
 def inert(text: str) -> str:
@@ -56,20 +87,38 @@ def inert(text: str) -> str:
 
 def read_tables(folder: ResultsFolder, *, names: Iterable[str] = tuple(COLUMNS)) -> Tables:
     """The CSV files of a folder, of an earlier version too; a RecordError names one missing or damaged."""
-    return {name: _read_table(folder, folder.root / f"{name}.csv", name) for name in names}
+    digests = _digests(folder)
+    if not digests and is_sealed(folder.plan) and not folder.unwritten:
+        raise RecordError(f"{folder.tables}: is missing, which vouches for the tables; {REMEDY}")
+    return {name: _read_table(folder, name, digests) for name in names}
+
+
+def _digests(folder: ResultsFolder) -> dict[str, str]:
+    kept = read_sealed(Digests, folder.tables, REMEDY)
+    return kept.digests if kept else {}
 
 
 FORMER_EFFECTS = {"arm": "term", "baseline": "against", "n_pairs": "n"}  # while it held arms alone
 
 
-def _read_table(folder: ResultsFolder, path: Path, table: str) -> pd.DataFrame:
-    if not path.is_file() and path.name not in folder.unwritten:
-        if table not in FIRST:
+def _read_table(folder: ResultsFolder, table: str, digests: Mapping[str, str]) -> pd.DataFrame:
+    path = folder.root / f"{table}.csv"
+    if not path.exists() and path.name not in folder.unwritten:
+        if table not in FIRST and table not in digests:
             return frame(table, [])
-        raise RecordError(f"{path}: the table is missing; write it again with `python -m ablate report`")
-    content = folder.read(path.name).decode()
-    if not content.endswith("\n"):
-        raise RecordError(f"{path}: the table is cut off; write it again with `python -m ablate report`")
+        raise RecordError(f"{path}: the table is missing; {REMEDY}")
+    with readable(path, REMEDY):
+        raw = folder.read(path.name)
+        known = not digests or path.name in folder.unwritten
+        if not known and hashlib.sha256(raw).hexdigest() != digests.get(table):
+            raise ValueError("it does not match its digest")
+        content = raw.decode()
+        if not content.endswith("\n"):
+            raise ValueError("the table is cut off")
+        return _parsed(path, table, content)
+
+
+def _parsed(path: Path, table: str, content: str) -> pd.DataFrame:
     data = pd.read_csv(io.StringIO(content), dtype="string", keep_default_na=False, na_values=[""])
     if table == "effects" and "kind" not in data:
         data = data.rename(columns=FORMER_EFFECTS).assign(kind="arm")

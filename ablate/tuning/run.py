@@ -174,7 +174,9 @@ def tune_study(
     if storage is not None and (options.retry_failed or options.retrain):
         name = "--retrain" if options.retrain else "--retry-failed"
         raise StudyError(f"{name}: not with --storage, where a point that ended stays so for all tuners")
-    settled = driver.settle(study, options)
+    if options.name is not None:
+        raise StudyError("name: a search has no variations; leave it out, or choose other --results")
+    settled = replace(driver.settle(study, options), variation="")
     if points is not None:
         search = search_of(settled.study).model_dump() | {"points": points}
         settled = replace(settled, study=settled.study.replace(search=search))
@@ -191,7 +193,8 @@ def tune_settled(
 ) -> Tuned:
     """The same of a settled study; with a folder `below` that of its results, the search alone."""
     study, name = settled.study, str(Path(settled.study.name, settled.profile, below))
-    results = ResultsFolder(settled.folder(options).root / below)
+    home = settled.folder(options)  # what decides a search is no part of seeds and names
+    results = ResultsFolder((home.root if options.settings else home.shared) / below)
     folder = tuning_folder(results)
     with contextlib.ExitStack() as session:
         database: Storage | None = None
@@ -251,7 +254,7 @@ class _Loop:
     ) -> None:
         self.study, self.inputs, self.ledger = study, inputs, ledger
         self.options, self.watcher, self.ran = options, watcher, 0
-        self._executor = driver.trial_executor(study, inputs.device, options)
+        self._executor = driver.trial_executor(study, inputs.device, options, ledger.folder)
         self._training: dict[int, _Training] = {}
 
     def run(self) -> bool:

@@ -190,7 +190,8 @@ def read(folder: Path) -> Recorded:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    stored = dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    return dict(stored.get("content", stored))  # sealed, but for records
 
 
 # Metrics of one trial.
