@@ -419,13 +419,13 @@ def table(
     results: Results = RESULTS,
 ) -> None:
     """Show the table of arms of a recorded study as for a paper, the best means bold, claims marked."""
-    from ablate.gate.compare import read_run, write_text
+    from ablate.gate.compare import read_run
     from ablate.report.paper import arms_table
     from ablate.store.results import find_study
 
     run = read_run(find_study(results, study, profile))
     text = arms_table(run.trials, run.plan, metric or (), interval, latex=latex)
-    print(text, end="") if out is None else write_text(out, text, "--out")
+    print(text, end="") if out is None else out.write_text(text, encoding="utf-8")
 
 
 @app.command()

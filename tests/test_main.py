@@ -270,6 +270,7 @@ def test_a_study_is_published_with_its_report(ran: Path) -> None:
         ("plan tiny.py --batch-size=64", "batch_size is a field; write --set batch_size=64"),
         ("tune tiny.py", "expected a study with a search"),
         ("publish tiny --as ../../x", "name: expected a plain folder name"),
+        ("compare tiny tiny --csv no/x.csv", "error: [Errno 2] No such file or directory: 'no/x.csv'"),
         ("init nowhere/x.py", "nowhere/x.py: cannot be written (No such file or directory)"),
         ("data imagenete-160", "Did you mean 'imagenette-160'?"),
         ("comprae a b", "No such command 'comprae'"),
