@@ -6,7 +6,7 @@ import re
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -43,7 +43,7 @@ def lasting(method: Method) -> Method:
 
     @functools.wraps(method)
     def again(self: Any, *given: Any) -> Any:
-        return self.storage.lasting(partial(method, self, *given))
+        return self.storage.lasting(partial(method, self, *given), self._mine)
 
     return cast(Method, again)
 
@@ -234,7 +234,7 @@ class Storage:
     errors: tuple[type[Exception], ...] = (sqlalchemy.exc.SQLAlchemyError, OptunaError)
 
     def __init__(self, path: Path) -> None:
-        self.words, self._claimed = str(path), set[int]()
+        self.words = str(path)
         with self.told():
             # By a function, here and below: SQLAlchemy reads some paths and URLs otherwise.
             creator = partial(sqlite3.connect, path, timeout=SQLITE_SECONDS, check_same_thread=False)
@@ -261,7 +261,7 @@ class Storage:
             finally:
                 self._call("pg_advisory_unlock", STUDY)
 
-    def lasting(self, act: Callable[[], Came]) -> Came:
+    def lasting(self, act: Callable[[], Came], claims: Collection[int] = ()) -> Came:
         """What `act` returns; where its server goes away, it is called again once that is back."""
         return act()
 
@@ -271,13 +271,10 @@ class Storage:
 
     def claim(self, number: int) -> bool:
         """Whether a running point, or RETEST, is this tuner's now: it was nobody's, or its tuner died."""
-        claimed = self._call("pg_try_advisory_lock", number)
-        self._claimed |= {number} if claimed else set()
-        return claimed
+        return self._call("pg_try_advisory_lock", number)
 
     def release(self, number: int) -> None:
         """Give up the claim of a point that ended."""
-        self._claimed.discard(number)
         self._call("pg_advisory_unlock", number)
 
     def _call(self, function: str, lock: int) -> bool:
@@ -309,9 +306,9 @@ class SharedStorage(Storage):
         self.words = f"--storage postgresql://{re.split('[:/?]', user)[0]}{at}{place.partition('?')[0]}"
         key = zlib.crc32(name.encode())
         self._key = key - 2**32 if key >= 2**31 else key  # signed, as PostgreSQL takes it
-        self._claimed, self._seen = set(), 0.0
+        self._seen = 0.0
         with self.told(), contextlib.ExitStack() as undo:
-            self._begin()
+            self._begin(())
             undo.callback(self._session.close)
             # Optuna's tables are made by one tuner at a time, also of other studies.
             self._session.execute("SELECT pg_advisory_lock(%s)", (TABLES,))
@@ -320,25 +317,25 @@ class SharedStorage(Storage):
             self._session.execute("SELECT pg_advisory_unlock(%s)", (TABLES,))
             undo.pop_all()
 
-    def _begin(self) -> None:
-        """Begin a session, with the claims of one before it that nobody has taken since."""
+    def _begin(self, claims: Collection[int]) -> None:
+        """Begin a session with the claims that one before it had."""
         with self.told():
             self._session = self._connect()
             for setting in KEEPALIVE.items():
                 self._session.execute("SELECT set_config(%s, %s, false)", setting)
         self._call("pg_advisory_lock_shared", TUNER)
-        for number in self._claimed:
+        for number in claims:
             if not self._call("pg_try_advisory_lock", number):
                 self._session.close()
                 raise ResultsError(f"{self.words}: was gone, and another tuner trains point {number} now")
 
-    def lasting(self, act: Callable[[], Came]) -> Came:
-        """The same, for a while; with the session the claims end, so that each begins with a look at it."""
+    def lasting(self, act: Callable[[], Came], claims: Collection[int] = ()) -> Came:
+        """The same, if the server is back soon, and nobody took the claims, which end with a session."""
         begun = time.monotonic()
         while True:
             try:
                 if not self._answers():
-                    self._begin()
+                    self._begin(claims)
                 return act()
             except ResultsError:
                 if self._answers() or time.monotonic() > max(begun, self._seen) + RESTART_SECONDS:
