@@ -27,7 +27,7 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     seeds: Seeds | None = Field(default=None, description="How many seeds, instead of the study's.")
     name: FolderName | None = Field(
         default=None,
-        description="What settings and seeds make of the study: a variation of this name [default: of theirs].",
+        description="Call what settings and seeds make of the study so [default: by what they are].",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train.")
     workers: int | None = Field(
