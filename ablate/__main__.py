@@ -174,7 +174,7 @@ def _show_report(page: Path, open_page: bool) -> None:
 
 
 @app.command()
-@takes_options(without={"report", "engine", "timeout", "retry_failed", "timing"})
+@takes_options(without={"report", "engine", "timeout", "stall", "retry_failed", "timing"})
 def plan(
     study: StudyFile,
     options: Options,

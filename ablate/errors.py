@@ -5,6 +5,7 @@ traceback.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -32,8 +33,22 @@ class ResultsError(AblateError):
     """A results or report folder cannot be used: not writable, in use, or holding nothing."""
 
 
+class StoppedError(AblateError):
+    """A run cannot go on, and no trial is to blame: the machine failed, or code changed meanwhile."""
+
+
 FOREIGN_FAULTS = (Exception, SystemExit)
 """What code of the user's is to be caught with: one that exits is at fault like one that raises."""
+
+MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EIO}
+"""What the machine lacks, or fails in, and no trial is to be blamed for."""
+
+
+def of_machine(error: BaseException | None) -> OSError | None:
+    """The machine's failure that an error came from, if it did."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in MACHINE):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 LIMITS = {
@@ -48,9 +63,19 @@ def beyond(what: str, count: float) -> str:
     return f"expected at most {LIMITS[what]:,} {what}" if count > LIMITS[what] else ""
 
 
+LONGEST_MESSAGE = 2000
+"""Characters of what somebody's code says."""
+
+
+def bounded(message: str) -> str:
+    """What may be anybody's text, without what is no UTF-8, and not too long."""
+    text = message.encode(errors="backslashreplace").decode()
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 1]}…"
+
+
 def first_line(error: BaseException) -> str:
-    """What an error says, in a line; "" where it says nothing."""
-    return next(iter(str(error).splitlines()), "")
+    """What an error says, in a line of bounded length; "" where it says nothing."""
+    return next(iter(bounded(str(error)).splitlines()), "")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

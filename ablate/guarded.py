@@ -147,7 +147,7 @@ def _heard(
         for line in lines:
             if line.startswith(token):  # otherwise the code wrote there
                 last = time.monotonic()
-                yield _Known(BytesIO(binascii.a2b_base64(line[len(token) :]))).load()
+                yield Known(BytesIO(binascii.a2b_base64(line[len(token) :]))).load()
         ended = ""
         if over:
             exited = over.si_code == os.CLD_EXITED
@@ -159,10 +159,11 @@ def _heard(
             return (yield "ended", [ended])
 
 
-class _Known(pickle.Unpickler):
+class Known(pickle.Unpickler):
     """Unpickles what modules define that are imported here; those of the user's are not."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """What a module defines, or a StudyError."""
         if module in sys.modules:
             return super().find_class(module, name)
         raise StudyError(f"{module}.{name}: expected plain values (numbers, texts), but a {name} came")

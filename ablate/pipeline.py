@@ -91,8 +91,8 @@ def run(study: Study | str | Path, **options: Any) -> Run:
     Args:
         study: a study, or the path of a file that defines one.
         options: profile, settings (such as {"epsilon": [0.0, 0.1], "epochs": 5}: a list sweeps its field),
-            seeds, name, device, workers, threads, data_dir, results, report, engine, timeout, retry_failed,
-            retrain, same_code, keep_weights, timing.
+            seeds, name, device, workers, threads, data_dir, results, report, engine, timeout, stall,
+            retry_failed, retrain, same_code, keep_weights, timing.
     """
     return run_study(*_from_python("run", study, options))
 

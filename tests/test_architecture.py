@@ -29,10 +29,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "execution": {"plugins", "guarded", "study", "data", "models", "losses", "train", "store", "terminal"},
     "stats": set(),
     "metrics": {"stats"},
-    "tables": {"guarded", "study", "store", "metrics", "stats"},
+    "tables": {"guarded", "study", "store", "metrics", "stats", "terminal"},
     "analysis": {"study", "store", "metrics", "stats", "tables"},
     "figures": {"study", "store", "stats", "tables", "analysis"},
-    "report": {"study", "store", "metrics", "stats", "tables", "analysis", "figures"},
+    "report": {"study", "store", "metrics", "stats", "tables", "analysis", "figures", "terminal"},
     "tuning": {"study", "store", "data", "execution", "metrics", "tables"},
     "status": {"study", "store", "terminal"},
     "gate": {

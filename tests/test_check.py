@@ -1,6 +1,7 @@
 """The gate: how conditions are read, what they make of a study, and its exit status as a command."""
 
 import dataclasses
+import math
 import re
 import shutil
 from pathlib import Path
@@ -208,6 +209,20 @@ def test_a_difference_no_test_can_judge(tmp_path: Path, second: list[int], expec
     unknown = dataclasses.replace(study.run, trials=study.run.trials.assign(predictions_sha256=""))
     found = check_study(unknown, ["accuracy worse", "accuracy undecided"]).findings
     assert [finding.holds for finding in found] == [expected, True]
+
+
+def test_an_undefined_value_closes_the_gate_by_its_name(study: Recorded) -> None:
+    trials = study.run.trials.copy()
+    trials.loc[(trials["arm"] == "epsilon=0.1") & (trials["seed"] == 1), "ece"] = math.nan
+    undefined = dataclasses.replace(study.run, trials=trials)
+    for text in ("ece(epsilon=0.1) > 99%", "ece worse", "low(difference(ece)) > 90%"):
+        for other in (None,) if text.startswith("ece(") else (None, study.run):
+            found = check_study(undefined, [text], other=other, allow_incomplete=True)
+            assert (found.findings[0].holds, found.passes) == (None, False)
+            assert "it is undefined in 1 complete trials" in shown(found)
+    assert not check_study(study.run, ["ece worse"], other=undefined).passes
+    found = check_study(undefined, ["ece worse"])
+    assert found.comparison.rows["epsilon=0.1", "ece"].reason == "undefined"
 
 
 @pytest.fixture

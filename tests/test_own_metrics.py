@@ -16,6 +16,7 @@ from recorded_study import CPU, environment, printed
 from scipy import stats
 from sklearn.metrics import f1_score
 from test_records import EPOCH
+from torch import nn
 
 import ablate
 from ablate import Metric
@@ -246,18 +247,14 @@ def test_code_is_found_beside_the_study_file_that_the_command_names(
     assert set(read_run(folder).trials["one"]) == {22.0}
 
 
-NET = """
-from torch import nn
-def net(num_classes, image_size, width=8):
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, width), nn.Linear(width, num_classes))
-"""
+def net(num_classes: int, image_size: int, width: int = 8) -> nn.Module:
+    inner, outer = nn.Linear(3 * image_size**2, width), nn.Linear(width, num_classes)
+    return nn.Sequential(nn.Flatten(), inner, outer)
 
 
 @pytest.mark.slow
-def test_a_search_for_an_own_metric_over_an_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "searched_nets.py").write_text(NET)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    base = {"data": "synthetic", "image_size": 8, "epochs": 2, "batch_size": 16, "arch": "searched_nets:net"}
+def test_a_search_for_an_own_metric_over_an_argument(tmp_path: Path) -> None:
+    base = {"data": "synthetic", "image_size": 8, "epochs": 2, "batch_size": 16, "arch": f"{OWN}net"}
     space = {"arch.width": ablate.Range(low=4, high=12, step=4)}
     study = Study(
         question="?", name="s", base=base, baseline={"arch.width": 8}, primary="f1", metrics={"f1": F1},

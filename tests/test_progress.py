@@ -1,6 +1,7 @@
 """What a run shows: plain lines into a file, a bar with the running trials on a terminal."""
 
 import io
+import itertools
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -26,7 +27,7 @@ def play(view: Watcher, beats: Iterable[Heartbeat], look: Callable[[], object] =
     """Two trials, of which the first tells how far it is, is looked at, and is lost."""
     first, second = TRIALS
     view.preparing("decoding", 3, 3)
-    view.note("<a>")
+    view.note("<a>\x1b]0;evil\x07")
     view.planned(PLAN, TRIALS)
     view.happened(first, Started(first.trial_id, 1), None)
     for beat in beats:
@@ -50,6 +51,7 @@ def test_every_ended_trial_is_a_line_as_it_is_written(
     terminal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = show(terminal=terminal)
+    assert not {"\x1b]", "\x07"} & {*map("".join, itertools.pairwise(shown)), *shown}
     assert "<i>tiny: no <u>CUDA is present" in shown
     assert "= 2 trials: 0 done, 2 to run" in shown
     assert "[1/2] arch=[red]<0&>, seed 0: killed: by <p>SIGKILL" in shown

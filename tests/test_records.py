@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from recorded_study import trial
 
 import ablate
-from ablate.errors import RecordError
+from ablate.errors import RecordError, ResultsError
 from ablate.store.records import (
     MOST_BYTES,
     Cost,
@@ -226,7 +226,7 @@ def test_a_failed_write_leaves_the_old(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, step, fails)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ResultsError, match=r"a.json: cannot be written \(No space .*recorded is kept"):
         write_atomically(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"

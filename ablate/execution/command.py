@@ -21,13 +21,13 @@ import torch
 from ablate.errors import StudyError, first_line
 from ablate.execution.executors import THEIRS
 from ablate.execution.trial import Heartbeat
-from ablate.execution.worker import die_with_parent
+from ablate.execution.worker import last_line
+from ablate.guarded import PR_SET_PDEATHSIG, prctl
 from ablate.study.own import PLACEHOLDER
 from ablate.study.study import Study
 from ablate.study.trials import Trial
 
 LOOK_SECONDS = 2.0
-TAIL = 4096  # bytes at a log's end in which its last line is looked for
 
 
 def run_command(
@@ -50,16 +50,17 @@ def run_command(
             process = subprocess.Popen(
                 words, cwd=study.folder, env=_environment(device, trial.numerics.threads),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                process_group=0, preexec_fn=die_with_parent,
+                process_group=0, preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
             )  # fmt: skip
         except OSError as error:
             raise StudyError(f"command: {words[0]!r} cannot be started ({error.strerror})") from None
     try:
-        status = None
+        status, said = None, ""
         while status is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 status = process.wait(LOOK_SECONDS)
-            tell(Heartbeat(0, 0, note=last_line(log)))
+            if (line := last_line(log)) != said:
+                tell(Heartbeat(0, 0, note=(said := line)))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -85,14 +86,6 @@ def _environment(device: torch.device, threads: int) -> dict[str, str]:
         visible = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
         return own | {"CUDA_VISIBLE_DEVICES": visible[device.index] if visible else str(device.index)}
     return own | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}
-
-
-def last_line(log: Path) -> str:
-    """The last line of a log that holds something, without unprintable characters."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL))
-        lines = re.split(r"[\r\n]+", file.read().decode(errors="replace"))
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
 
 
 def read_result(result: str, log: Path) -> float:

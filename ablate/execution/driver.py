@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -33,6 +34,7 @@ from ablate.study.study import Study
 from ablate.study.trials import AnyFields, Plan, Trial, code_names, expand
 from ablate.terminal import optional
 
+STALL_MINUTES = 10.0
 TIMING = "timing"
 """Name of the job that times the steps; trials have hashes for names."""
 
@@ -66,7 +68,7 @@ class Settled:
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
     """Train what is missing of a study, and record it; what a user can have got wrong is found before."""
     folder = settled.folder(options)
-    with contextlib.closing(trial_executor(settled.study, settled.device, options)) as executor:
+    with contextlib.closing(trial_executor(settled.study, settled.device, options, folder)) as executor:
         # About how many trials lack a record, from counts alone: which they are follows from the data.
         planned = len(settled.study.arms()) * len(settled.study.seed_list())
         executor.warm_up(max(0, planned - sum(1 for _ in folder.records.glob("*.json"))))
@@ -161,7 +163,8 @@ class _Drive:
         if kept is not None and set(cases) <= set(kept.cases) and threads == {kept.environment.threads}:
             return []
         turns = {case: (trial, self.data_folders[trial.fingerprint]) for case, trial in cases.items()}
-        return [Job(TIMING, TimingTask(turns, self.options.engine))]
+        fresh = any(code_names(trial.fields) for trial in cases.values())
+        return [Job(TIMING, TimingTask(turns, self.options.engine), fresh)]
 
 
 def settle(study: Study, options: Options) -> Settled:
@@ -294,23 +297,30 @@ def trial_job(
 ) -> Job:
     """A trial as an executor takes it; how many `workers` train beside each other is for its record."""
     checkpoint = folder.checkpoint_path(trial.trial_id).absolute()
-    data_folder = data_folders[trial.fingerprint]
+    data_folder, foreign = data_folders[trial.fingerprint], bool(code_names(trial.fields))
+    task = Task(trial, data_folder, checkpoint, workers, options.engine, warm=foreign and study.warm)
     if study.trained_by:
         out = folder.artefacts.absolute() / trial.trial_id
-        return Job(trial.trial_id, OwnTask(trial, data_folder, checkpoint, workers, study=study, out=out))
-    weights = (folder.weights / f"{trial.trial_id}.safetensors").absolute() if options.keep_weights else None
-    return Job(trial.trial_id, Task(trial, data_folder, checkpoint, workers, options.engine, weights))
+        task = OwnTask(trial, data_folder, checkpoint, workers, warm=study.warm, study=study, out=out)
+    elif options.keep_weights:
+        weights = (folder.weights / f"{trial.trial_id}.safetensors").absolute()
+        task = dataclasses.replace(task, weights=weights)
+    return Job(trial.trial_id, task, fresh=foreign and not study.warm)
 
 
-def trial_executor(study: Study, device: str, options: Options) -> LocalExecutor:
+def trial_executor(study: Study, device: str, options: Options, folder: ResultsFolder) -> LocalExecutor:
     """What trains a study's trials on a device: worker processes; with `workers=0` this process."""
     if options.workers == 0:
         return InlineExecutor(do_task)
+    stall = options.stall if options.stall is not None or study.trained_by else STALL_MINUTES
     return LocalExecutor(
         do_task,
         workers=trials_at_a_time(device, options),
         timeout=seconds_of(study.timeout) if options.timeout is None else 60 * options.timeout,
-        imports=("torch._dynamo",),  # torch's optimisers otherwise import it in the first trial
+        stall=60 * stall if stall else None,
+        imports=("torch._dynamo", OwnTask.__module__),  # of which the first imports else in the first trial
+        apart=study.folder,
+        logs=folder.logs.absolute(),
     )
 
 
@@ -326,7 +336,12 @@ def record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | 
         record = Record(trial=trial, status=event.status, attempts=event.attempt, failure=failure)
     else:
         return None
-    write_record(folder, record, predictions)
+    try:
+        write_record(folder, record, predictions)
+    except (ValueError, TypeError) as error:  # what it holds cannot be stored
+        failure = Failure(message=f"its outcome cannot be stored: {error}")
+        record = Record(trial=trial, status="error", attempts=event.attempt, failure=failure)
+        write_record(folder, record)
     folder.checkpoint_path(trial.trial_id).unlink(missing_ok=True)
     return record
 

@@ -1,9 +1,10 @@
-"""Who does jobs, and what is heard of them: warm worker processes on this machine, or this process itself."""
+"""Who does jobs, and what is heard of them: supervised workers on this machine, or this process itself."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,18 +13,24 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
+from io import BytesIO
+from math import inf
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from ablate.errors import FOREIGN_FAULTS
+import ablate
+from ablate.errors import FOREIGN_FAULTS, StoppedError, first_line, of_machine
+from ablate.execution.channel import Channel, channels
+from ablate.guarded import Known
 from ablate.store.records import Status
 
 POLL_SECONDS = 0.5
-DEATH_SECONDS = 5.0  # for a process whose pipe is closed to end, so that its exit status is known
+END_SECONDS = 2.0  # for a supervisor that is told to, to end all that it started
 THEIRS = "ABLATE_PYTHONPATH"  # the user's own, in whose place stands what the worker imports from
-ATTEMPTS = 3  # of a job whose process dies; one that raises or takes too long would do so again
+START_SECONDS = 600.0
+ATTEMPTS = 3  # of a job whose process is killed; one that raises or takes too long would do so again
+KEPT = "nothing of it is recorded. Recorded trials and checkpoints are kept; the same command goes on"
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,8 @@ class Job:
 
     name: str
     task: Any
+    fresh: bool = False
+    """Whether it is to have a process of its own."""
 
 
 Work = Callable[[Any, int, Callable[[Any], None]], Any]
@@ -76,11 +85,25 @@ class Lost:
 Event = Started | Told | Done | Lost
 
 
-def do_job(work: Work, job: Job, number: int, slot: int, send: Callable[[Event], None]) -> Done | Lost:
-    """Do a job for the given time. What it tells is sent; its end is returned."""
+def do_job(
+    work: Work,
+    job: Job,
+    number: int,
+    slot: int,
+    send: Callable[[Event], None],
+    faults: Any = FOREIGN_FAULTS,
+) -> Done | Lost:
+    """Do a job for the given time. What it tells is sent; its end is returned.
+
+    What is no fault of the job, as a full disk, is a StoppedError.
+    """
     try:
         outcome = work(job.task, slot, lambda message: send(Told(job.name, message)))
-    except FOREIGN_FAULTS as error:
+    except StoppedError:
+        raise
+    except faults as error:
+        if failure := of_machine(error):
+            raise StoppedError(f"the machine failed ({failure}) in a trial: {KEPT}") from error
         summary = "".join(traceback.format_exception_only(error)).strip()
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"in {frame.name}, line {frame.lineno} of {os.path.basename(frame.filename)}"
@@ -90,32 +113,53 @@ def do_job(work: Work, job: Job, number: int, slot: int, send: Callable[[Event],
 
 @dataclass
 class _Worker:
+    """A slot's supervisor, and what is known of its child."""
+
     slot: int
     process: subprocess.Popen[bytes]
-    connection: Connection
+    channel: Channel
     job: Job | None = None
     attempt: int = 0
-    started: float = 0.0
+    given: float = 0.0
+    begun: float = inf
+    heard: float = inf
+    child: int = 0
 
 
 class LocalExecutor:
-    """Runs jobs, each in `timeout` seconds, in processes that end with it and import `imports` first."""
+    """Runs jobs, each in `timeout` seconds, in processes that end with it and import `imports` first.
+
+    A job that tells nothing for `stall` seconds is over as well. Supervisors do not see the folder `apart`,
+    which holds the user's modules; what jobs print goes to a file per slot in the folder `logs`.
+    """
 
     def __init__(
-        self, work: Work, *, workers: int = 1, timeout: float | None = None, imports: Sequence[str] = ()
+        self,
+        work: Work,
+        *,
+        workers: int = 1,
+        timeout: float | None = None,
+        stall: float | None = None,
+        imports: Sequence[str] = (),
+        apart: Path | None = None,
+        logs: Path | None = None,
     ) -> None:
-        self.work, self.workers, self.timeout, self.imports = work, workers, timeout, tuple(imports)
+        self.work, self.workers, self.timeout, self.stall = work, workers, timeout, stall
+        self.imports, self.apart, self.logs = tuple(imports), apart, logs
         self._waiting: deque[tuple[Job, int]] = deque()
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Do all jobs in order, and those submitted meanwhile; closing the iterator kills the workers."""
+        """Do all jobs in order, and those submitted meanwhile; closing the iterator kills the workers.
+
+        What ends the whole run, as a machine that fails, is a StoppedError.
+        """
         self._waiting.extend((job, 1) for job in jobs)
         try:
             while self._waiting or self._busy:
                 yield from self._start_waiting()
-                wait([worker.connection for worker in self._busy], timeout=POLL_SECONDS)
+                wait([worker.channel for worker in self._busy], timeout=POLL_SECONDS)
                 for worker in list(self._busy):
                     for event in self._look_at(worker):
                         yield from self._start_waiting()  # no worker waits for who hears the event
@@ -141,7 +185,10 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Kill every worker and whatever it started."""
-        for worker in [*self._idle, *self._busy]:
+        workers = [*self._idle, *self._busy]
+        for worker in workers:
+            worker.channel.hang_up()  # all begin to end before any is waited for
+        for worker in workers:
             self._kill(worker)
         self._idle, self._busy = [], []
         self._waiting.clear()
@@ -150,74 +197,120 @@ class LocalExecutor:
         while self._waiting and len(self._busy) < self.workers:
             job, attempt = self._waiting.popleft()
             worker = self._idle.pop() if self._idle else self._spawn()
-            worker.job, worker.attempt, worker.started = job, attempt, time.monotonic()
+            worker.job, worker.attempt, worker.given = job, attempt, time.monotonic()
+            worker.begun = worker.heard = inf
             self._busy.append(worker)
-            with contextlib.suppress(BrokenPipeError):  # it died while idle: found by the next look at it
-                worker.connection.send((job, attempt))
+            with contextlib.suppress(ConnectionError):  # it died while idle: found by the next look at it
+                task = pickle.dumps((sys.path, job, attempt))
+                worker.channel.put(b"once" if job.fresh else b"job ", os.urandom(16), task)
             yield Started(job.name, attempt)
 
     def _spawn(self) -> _Worker:
-        """A fresh process in a process group of its own, so that all it starts can be killed with it."""
+        """A supervisor, in a process group of its own, that finds no module of the user's."""
         slot = min(set(range(self.workers)) - {worker.slot for worker in [*self._idle, *self._busy]})
-        ours, theirs = Pipe()
-        arguments = [str(theirs.fileno()), str(slot), str(os.getpid())]
         environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # deterministic cuBLAS, if asked
         environment[THEIRS] = os.environ.get("PYTHONPATH", "")
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ablate.execution.worker", *arguments],
-            pass_fds=[theirs.fileno()], process_group=0, stdin=subprocess.DEVNULL, env=environment,
-        )  # fmt: skip
-        theirs.close()
-        worker = _Worker(slot, process, ours)
-        with contextlib.suppress(BrokenPipeError):
-            ours.send((list(sys.path), self.imports, (self.work.__module__, self.work.__qualname__)))
-        return worker
+        paths = [path for path in map(os.path.abspath, sys.path) if path != str(self.apart)]
+        environment["PYTHONPATH"] = os.pathsep.join([*paths, str(Path(ablate.__file__).parents[1])])
+        log = self.logs / f"worker-{slot}.log" if self.logs else os.devnull
+        work = (self.work.__module__, self.work.__qualname__, *self.imports)
+        try:
+            ours, theirs = channels()
+            with theirs:
+                given = map(str, (theirs.fileno(), slot, os.getpid(), log, *work))
+                process = subprocess.Popen(
+                    [sys.executable, "-u", "-P", "-m", "ablate.execution.worker", *given],
+                    pass_fds=[theirs.fileno()], process_group=0, env=environment,
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                )  # fmt: skip
+        except OSError as error:
+            raise StoppedError(f"a worker cannot be started ({error}): {KEPT}") from None
+        return _Worker(slot, process, ours)
 
     def _look_at(self, worker: _Worker) -> Iterator[Event]:
-        job, attempt = worker.job, worker.attempt
+        job, attempt, now = worker.job, worker.attempt, time.monotonic()
         if job is None:
             return  # cancelled while another's event was looked at
         try:
-            while worker.job is job and worker.connection.poll():
-                event: Event = worker.connection.recv()
+            for kind, _, payload in worker.channel.frames():
+                worker.heard = now
+                if kind == b"went":
+                    worker.begun, worker.child = now, int(payload)
+                    continue
+                event = self._heard(job, attempt, kind, payload)
                 if not isinstance(event, Told):
-                    self._release(worker, keep=isinstance(event, Done))
-                yield event  # whose hearer may cancel the job
+                    self._release(worker, keep=kind != b"told")
+                if event is not None:
+                    yield event  # whose hearer may cancel the job
+                if worker.job is not job:
+                    return
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(timeout=DEATH_SECONDS)
-            self._release(worker, keep=False)
-            code = worker.process.returncode
-            if code >= 0:
-                yield Lost(job.name, "error", f"its process exited with status {code}", attempt)
-            elif attempt < ATTEMPTS:
-                self._waiting.appendleft((job, attempt + 1))
-            else:
-                killer = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
-                yield Lost(job.name, "killed", f"its process was killed by {killer}", attempt)
+                worker.process.wait(END_SECONDS)
+            code, began = worker.process.poll(), worker.begun < inf
+            said = self._release(worker, keep=False)
+            if code is None or code >= 0 or (attempt == ATTEMPTS and not began):
+                raise StoppedError(f"a worker failed (status {code}: {said}): {KEPT}") from None
+            if lost := self._ended(job, attempt, code):
+                yield lost
             return
-        overdue = self.timeout is not None and time.monotonic() - worker.started > self.timeout
-        if worker.job is job and overdue:
+        reason = ""
+        if self.timeout is not None and now - worker.begun > self.timeout:
+            reason = f"took longer than {self.timeout:g} s"
+        elif self.stall is not None and now - worker.heard > self.stall:
+            reason = f"said nothing for {self.stall:g} s"
+        elif worker.begun == inf and now - worker.given > START_SECONDS:
+            raise StoppedError(f"a worker did not start in {START_SECONDS:g} s: {KEPT}")
+        if reason:
             self._release(worker, keep=False)
-            yield Lost(job.name, "timeout", f"took longer than {self.timeout:g} s", attempt)
+            yield Lost(job.name, "timeout", reason, attempt)
 
-    def _release(self, worker: _Worker, *, keep: bool) -> None:
-        """The worker's job is over. One whose state is in doubt is not used again."""
+    def _heard(self, job: Job, attempt: int, kind: bytes, payload: bytes) -> Event | None:
+        """What a frame says; None where the job is to be done again."""
+        if kind == b"stop":
+            raise StoppedError(payload.decode())
+        try:
+            said = Known(BytesIO(payload)).load()
+        except Exception as error:
+            return Lost(job.name, "error", f"what it sent cannot be read: {first_line(error)}", attempt)
+        return self._ended(job, attempt, *said) if kind == b"gone" else said
+
+    def _ended(
+        self, job: Job, attempt: int, code: int | None, fault: str = "", line: str = ""
+    ) -> Lost | None:
+        """A job at fault, or whose process ended with an exit code; None where it is to be done again."""
+        said = f"; the last line of its output: {line}" if line else ""
+        if code is None or code >= 0:
+            reason = fault if code is None else f"its process exited with status {code}"
+            return Lost(job.name, "error", reason + said, attempt)
+        if attempt < ATTEMPTS:
+            self._waiting.appendleft((job, attempt + 1))
+            return None
+        killer = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
+        return Lost(job.name, "killed", f"its process was killed by {killer}{said}", attempt)
+
+    def _release(self, worker: _Worker, *, keep: bool) -> str:
+        """The worker's job is over. One whose state is in doubt is not used again; what it said last."""
         self._busy.remove(worker)
         worker.job = None
-        if keep:
-            self._idle.append(worker)
-        else:
-            self._kill(worker)
+        if not keep:
+            return self._kill(worker)
+        self._idle.append(worker)
+        return ""
 
-    def _kill(self, worker: _Worker) -> None:
-        worker.connection.close()
-        for process in _family(worker.process.pid):
-            for kill in (os.killpg, os.kill):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    kill(process, signal.SIGKILL)
-        worker.process.wait()
+    def _kill(self, worker: _Worker) -> str:
+        """Hang up, for the supervisor to end what it started; one that does not is killed with all that."""
+        worker.channel.hang_up()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(END_SECONDS if worker.child else 0)
+        if worker.process.poll() != 0:
+            below = family(worker.process.pid) if worker.process.returncode is None else []
+            for process in (*below, worker.child):
+                for kill in (os.killpg, os.kill) if process else ():
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        kill(process, signal.SIGKILL)
+        _, said = worker.process.communicate()
+        return said.decode(errors="replace").strip().rpartition("\n")[2]
 
 
 class InlineExecutor(LocalExecutor):
@@ -247,10 +340,10 @@ class InlineExecutor(LocalExecutor):
         self._running = "" if self._running == name else self._running
 
 
-def _family(process: int) -> list[int]:
+def family(process: int) -> list[int]:
     """A process and all that it started, whose groups may be their own, as far as Linux tells."""
     children = list[int]()
     with contextlib.suppress(OSError):
         for thread in Path(f"/proc/{process}/task").iterdir():
             children += map(int, (thread / "children").read_text().split())
-    return [process, *(one for child in children for one in _family(child))]
+    return [process, *(one for child in children for one in family(child))]

@@ -28,7 +28,7 @@ from ablate.study.fields import DataFields, canonical, unknown_name
 from ablate.study.own import OwnFields
 from ablate.study.study import Study
 from ablate.train.device import seed_generators
-from ablate.train.fit import DivergedError
+from ablate.train.fit import CheckpointError, DivergedError
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 NONE = np.empty(0)
@@ -71,11 +71,14 @@ class OwnTask(Task):
     ) -> Predictions | None:
         """Have the study's own code train, and check what it gives."""
         began = time.monotonic()
+        self.check_code(self.study.folder)
         if self.study.command:
             result: Any = run_command(self.study, self.trial, self.out.absolute(), device, tell)
+            self.check_code(self.study.folder)  # when it read its files, nobody knows
         else:
-            trial = OwnTrial(self, device, tell)
-            result = load_foreign("train", self.study.train)(trial, **trial.fields)
+            train, trial = load_foreign("train", self.study.train), OwnTrial(self, device, tell)
+            self.check_code()
+            result = train(trial, **trial.fields)
             facts["log"] = tuple(trial.history)
         facts["metrics"], predictions = judged(self.study, result)
         if predictions is not None and self.trial.fields.data:
@@ -97,7 +100,7 @@ class OwnTrial:
     """
 
     def __init__(self, task: OwnTask, device: torch.device, tell: Callable[[Heartbeat], None]) -> None:
-        self._task, self._tell, self._kept = task, tell, read_checkpoint(task)
+        self._task, self._tell, self._kept = task, tell, read_checkpoint(task, tell)
         if self._kept is None:
             shutil.rmtree(task.out, ignore_errors=True)
         task.out.mkdir(parents=True, exist_ok=True)
@@ -169,13 +172,16 @@ class OwnTrial:
         """What `save` kept before this trial was killed, with the generators set; None of a fresh one."""
         if self._kept is None:
             return None
-        self._epoch, self.history, generators = self._kept["own"]
+        try:
+            self._epoch, self.history, generators = self._kept["own"]
+            torch.set_rng_state(generators["torch"])
+            random.setstate(generators["python"])
+            np.random.set_state(generators["numpy"])
+            if "cuda" in generators:
+                torch.cuda.set_rng_state(generators["cuda"])
+        except Exception as error:
+            raise CheckpointError(error) from error
         self._begin = self._epoch + 1
-        torch.set_rng_state(generators["torch"])
-        random.setstate(generators["python"])
-        np.random.set_state(generators["numpy"])
-        if "cuda" in generators:
-            torch.cuda.set_rng_state(generators["cuda"])
         state: dict[str, Any] = self._kept["state"]
         return state
 

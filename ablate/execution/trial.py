@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import math
 import os
@@ -18,19 +19,21 @@ import numpy as np
 import torch
 
 from ablate.data import open_dataset
-from ablate.errors import StudyError, first_line
+from ablate.errors import StoppedError, StudyError, first_line, of_machine
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs, count_parameters
 from ablate.models.weights import FRESH, begin, read_weights, save_network
+from ablate.plugins import load_foreign
 from ablate.store.provenance import source_commit, version_of
 from ablate.store.records import Environment, Epoch, Failure, Predictions, Record
 from ablate.store.results import write_atomically
 from ablate.store.timing import Case, TimingPass
 from ablate.study.fields import Fields
-from ablate.study.trials import Numerics, Trial
+from ablate.study.sources import read_source
+from ablate.study.trials import Numerics, Trial, code_names
 from ablate.train.device import device_name, keep_freed_memory, seed_generators, set_numerics, synchronize
 from ablate.train.engine import ready_step
-from ablate.train.fit import Callbacks, DivergedError, fit
+from ablate.train.fit import Callbacks, CheckpointError, DivergedError, fit
 from ablate.train.images import Images
 from ablate.train.step import Step
 
@@ -47,6 +50,8 @@ SAMPLE_SECONDS = 0.02
 BUDGET_SECONDS = 30.0
 """The rounds stop after this, the fewest aside."""
 NO_RATE = 1e-9
+LAYOUT = "ablate checkpoint 1"
+"""What begins a checkpoint; raised when its state comes to hold other things."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +77,27 @@ class Task:
     engine: str = "eager"
     weights: Path | None = None
     """Where the trained network is kept, if it is."""
+    warm: bool = False
+    """Whether the user's code may have run in its process before."""
+
+    def check_code(self, folder: Path | None = None) -> None:
+        """End the run (StoppedError) where the user's code is not what was planned any more."""
+        for slot, name in code_names(self.trial.fields).items():
+            planned, now = self.trial.sources[slot].now, read_source(name, folder).files
+            if files := sorted({file for file, _ in planned.items() ^ now.items()}):
+                raise StoppedError(
+                    f"{', '.join(files)}: changed while the study ran; no trial of the changed code is "
+                    "recorded, and what is recorded is kept. Run the same command again"
+                )
 
     def train(
         self, device: torch.device, facts: dict[str, Any], tell: Callable[[Heartbeat], None]
     ) -> Predictions | None:
         """Train a network and add to the facts of its record, as soon as each is known."""
+        self.check_code()
+        for slot, name in code_names(self.trial.fields).items():
+            load_foreign(slot, name)
+        self.check_code()
         fields, dataset = self.trial.looped, open_dataset(self.data_folder)
         facts["class_names"] = dataset.classes
         valid = trial_images(fields, self.data_folder, device)[1]
@@ -85,7 +106,9 @@ class Task:
         facts["parameters"] = count_parameters(step.model)
         arguments = tuple(fields.arguments("arch").items())
         facts["macs"] = _macs(fields.arch, arguments, len(dataset.classes), fields.image_size)
-        fitted = fit(step, valid, callbacks=_callbacks(self, tell), checkpoint=read_checkpoint(self))
+        (callbacks, again), checkpoint = _callbacks(self, tell), read_checkpoint(self, tell)
+        with step.evaluated.register_forward_pre_hook(again):  # so that evaluations are heard of
+            fitted = fit(step, valid, callbacks=callbacks, checkpoint=checkpoint)
         if self.weights is not None:
             kept = {"fields": fields.model_dump(), "seed": self.trial.seed, "classes": dataset.classes}
             std = 1 / (255 * valid.scale)
@@ -118,14 +141,21 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
     """
     device = ready_device(task.trial.numerics, slot)
     ran = environment_of(device, task.trial.numerics.threads, workers=task.workers, engine=task.engine)
+    ran = ran.model_copy(update={"warm": task.warm})
     facts: dict[str, Any] = {"trial": task.trial, "environment": ran, "status": "complete"}
     predictions = None
     try:
         predictions = task.train(device, facts, tell)
+    except CheckpointError as error:
+        tell(Heartbeat(0, 0, note=f"its checkpoint does not fit ({first_line(error)})"))
+        task.checkpoint.unlink(missing_ok=True)
+        return run_trial(task, slot, tell)
     except DivergedError as error:
         failure = Failure(message=str(error), epoch=error.epoch, step=error.step)
         facts |= {"status": "diverged", "history": tuple(error.history), "failure": failure}
     except StudyError as error:
+        if of_machine(error):
+            raise
         facts |= {"status": "error", "failure": Failure(message=str(error))}
     except (MemoryError, RuntimeError) as error:
         # Torch's CPU allocator raises a plain RuntimeError.
@@ -214,15 +244,22 @@ def environment_of(device: torch.device, threads: int, *, workers: int, engine: 
     )  # fmt: skip
 
 
-def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
+def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> tuple[Callbacks, Callable[..., None]]:
+    """What a run tells, steps at most once a second, and what tells of the last one again."""
     epochs = task.trial.looped.epochs
     reported = saved = time.monotonic()
+    heartbeat = Heartbeat(0, epochs)
 
-    def on_step(epoch: int, step: int, steps: int) -> None:
+    def again(*_: object) -> None:
         nonlocal reported
         if time.monotonic() - reported > 1:
             reported = time.monotonic()
-            tell(Heartbeat(epoch + step / steps, epochs))
+            tell(heartbeat)
+
+    def on_step(epoch: int, step: int, steps: int) -> None:
+        nonlocal heartbeat
+        heartbeat = Heartbeat(epoch + step / steps, epochs)
+        again()
 
     def save(make: Callable[[], dict[str, Any]]) -> None:
         nonlocal saved
@@ -233,25 +270,38 @@ def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
     def on_epoch(ended: Epoch) -> None:
         tell(Heartbeat(ended.epoch + 1, epochs, ended.train_loss, ended.valid_accuracy, ended.valid_nll))
 
-    return Callbacks(on_step=on_step, on_epoch=on_epoch, save=save)
+    return Callbacks(on_step=on_step, on_epoch=on_epoch, save=save), again
 
 
 def write_checkpoint(task: Task, state: dict[str, Any]) -> bytes:
     """Keep the state of an unfinished run of this trial, and give what is in its file."""
     buffer = io.BytesIO()
-    torch.save({"trial_id": task.trial.trial_id, "state": state}, buffer)
+    torch.save(state, buffer)
+    content = buffer.getvalue()
     with contextlib.suppress(OSError):  # a full disk must not cost the trial
-        write_atomically(task.checkpoint, buffer.getvalue())
-    return buffer.getvalue()
+        write_atomically(task.checkpoint, _seal(task, content) + content)
+    return content
 
 
-def read_checkpoint(task: Task) -> dict[str, Any] | None:
+def _seal(task: Task, content: bytes) -> bytes:
+    """The line before a checkpoint's state, by which it is known to be whole, and this trial's."""
+    return f"{LAYOUT} {task.trial.trial_id} {hashlib.sha256(content).hexdigest()}\n".encode()
+
+
+def read_checkpoint(task: Task, tell: Callable[[Heartbeat], None]) -> dict[str, Any] | None:
     """The state an unfinished run of this trial left. A damaged file is as good as none."""
     try:
-        stored = torch.load(task.checkpoint, map_location="cpu", weights_only=True)
-        state: dict[str, Any] | None = stored["state"] if stored["trial_id"] == task.trial.trial_id else None
+        seal, _, content = task.checkpoint.read_bytes().partition(b"\n")
+        if seal + b"\n" != _seal(task, content):
+            raise ValueError("damaged, or of another version")
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return state
-    except Exception:
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        if of_machine(error):
+            raise
+        tell(Heartbeat(0, 0, note=f"its checkpoint cannot be used ({first_line(error)})"))
         task.checkpoint.unlink(missing_ok=True)
         return None
 
@@ -260,7 +310,10 @@ def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> Ti
     """Time every case in rounds, so that a slow moment of the machine meets all; `tell` has the part done."""
     numerics = next(iter(task.cases.values()))[0].numerics  # of all: a plan has one device, and its threads
     device = ready_device(numerics, slot)
-    turns = [_Turn(case, *of, device, task.engine) for case, of in task.cases.items()]
+    turns = list[_Turn]()
+    for case, of in task.cases.items():
+        tell(0.0)
+        turns.append(_Turn(case, *of, device, task.engine))
     times: list[list[float]] = [[] for _ in turns]
     busy, own, began = _busy_seconds(), time.process_time(), time.monotonic()
     for done in range(ROUNDS):
@@ -269,7 +322,7 @@ def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> Ti
         for place in range(len(turns)):
             turn = (done + place) % len(turns)  # each round begins elsewhere: no case always follows the same
             times[turn].append(turns[turn].take())
-        tell((done + 1) / ROUNDS)
+            tell((done + (place + 1) / len(turns)) / ROUNDS)
     engines = "; ".join(dict.fromkeys(turn.step.engine for turn in turns))
     busy_others = (_busy_seconds() - busy) - (time.process_time() - own)
     others = busy_others / ((os.cpu_count() or 1) * (time.monotonic() - began))

@@ -1,49 +1,208 @@
-"""The process that does jobs one after the other: `python -m ablate.execution.worker FD SLOT PARENT`."""
+"""What does the jobs of a slot: a supervisor, which the driver starts, and the child that it forks."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import fcntl
+import gc
 import importlib
 import os
+import pickle
+import re
+import resource
 import signal
 import sys
-from multiprocessing.connection import Connection
+import time
+import traceback
+import warnings
+from multiprocessing.connection import wait
+from pathlib import Path
 
-from ablate.execution.executors import do_job
+from ablate.errors import StoppedError, first_line
+from ablate.execution.channel import LONGEST, Channel, channels
+from ablate.execution.executors import KEPT, POLL_SECONDS, Done, Event, Lost, Work, do_job, family
+from ablate.guarded import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
 
-PR_SET_PDEATHSIG = 1
+END_SECONDS = 5.0  # for a process that hung up, or is killed, to be gone
+HIGHEST_DESCRIPTOR = 4096
+LOG_BYTES = 16_000_000
+TAIL = 4096  # bytes at a log's end in which its last line is looked for
 
 
-def serve(connection: Connection, slot: int) -> None:
-    """Take the import path, what to import and the work function, then jobs, until the driver hangs up."""
-    sys.path[:], imports, (module, function) = connection.recv()
-    for name in imports:
-        importlib.import_module(name)
-    work = getattr(importlib.import_module(module), function)
-    while True:
+class Supervisor:
+    """Forks a child for jobs, hands on what it says, tells how it ended, and ends all that it left.
+
+    It has imported what jobs need, but runs nobody's code, computes nothing and touches no GPU.
+    """
+
+    def __init__(self, driver: Channel, slot: int, log: Path, work: Work) -> None:
+        self.driver, self.slot, self.log, self.work = driver, slot, log, work
+        self.child: Channel | None = None
+        self.process, self.pidfd, self.mark, self.fresh, self.since = 0, 0, b"", False, 0
+        self.code: int | None = None
+
+    def serve(self, parent: int) -> None:
+        """Have jobs done, one after the other, until the driver hangs up or dies."""
         try:
-            job, number = connection.recv()
+            while os.getppid() == parent:
+                wait(
+                    [self.driver, *([self.child, self.pidfd or self.child] if self.child else [])],
+                    POLL_SECONDS,
+                )
+                for kind, mark, payload in self.driver.frames():
+                    self._begin(mark, payload, fresh=kind == b"once")
+                if self.child is not None:
+                    self._hear(self.child)
         except (EOFError, ConnectionError):
-            return
-        connection.send(do_job(work, job, number, slot, connection.send))
+            pass  # the driver has gone
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self.driver.put(b"stop", self.mark, f"a worker failed ({error}): {KEPT}".encode())
+        finally:
+            self._end()
+
+    def _begin(self, mark: bytes, payload: bytes, *, fresh: bool) -> None:
+        """Hand a job to a child, a new one where it is to be fresh or the last one ended."""
+        self._reap()
+        if fresh or self.code is not None:
+            self._end()
+        self.mark, self.fresh, self.child = mark, fresh, self.child or self._forked()
+        self.since = self.log.stat().st_size
+        with contextlib.suppress(BrokenPipeError):  # it ended: heard of soon
+            self.child.put(b"job ", mark, payload)
+        self.driver.put(b"went", mark, str(self.process).encode())
+
+    def _forked(self) -> Channel:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.touch()
+        (ours, theirs), own = channels(), os.getpid()
+        with warnings.catch_warnings(action="ignore"):  # later Pythons warn of any thread
+            self.process = os.fork()
+        if not self.process:
+            try:
+                prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+                os.setpgid(0, 0)
+                self.driver.close()
+                ours.close()
+                if os.getppid() == own:
+                    self._do_jobs(theirs)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+        theirs.close()
+        with contextlib.suppress(OSError, AttributeError):  # without it, it is looked at now and then
+            self.pidfd = os.pidfd_open(self.process)
+        return ours
+
+    def _do_jobs(self, end: Channel) -> None:
+        """In the child: do jobs, and print to the log."""
+        own, log = os.getpid(), os.open(self.log, os.O_WRONLY | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        # Where code that counts descriptors, or closes them, does not meet it.
+        high = max(3, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], HIGHEST_DESCRIPTOR) - 16)
+        supervisor = Channel(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, high))
+        end.close()
+
+        def send(kind: bytes, mark: bytes, payload: bytes) -> None:
+            if os.getpid() != own:
+                os._exit(0)  # a copy that the code forked has no say
+            supervisor.put(kind, mark, payload)
+
+        while True:
+            wait([supervisor])
+            for _, mark, payload in supervisor.frames():
+                sys.path[:], job, number = pickle.loads(payload)
+                os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+
+                def tell(event: Event, mark: bytes = mark) -> None:
+                    send(b"told", mark, pickle.dumps(event))
+
+                try:
+                    ended = do_job(self.work, job, number, self.slot, tell, BaseException)
+                    outcome = pickle.dumps(ended)
+                    if len(outcome) > LONGEST:
+                        raise ValueError(f"expected at most {LONGEST:,} bytes, not {len(outcome):,}")
+                except StoppedError as error:
+                    send(b"stop", mark, str(error).encode(errors="backslashreplace"))
+                    continue
+                except Exception as error:
+                    ended = Lost(
+                        job.name, "error", f"its outcome cannot be sent: {first_line(error)}", number
+                    )
+                    outcome = pickle.dumps(ended)
+                send(b"done" if isinstance(ended, Done) else b"lost", mark, outcome)
+
+    def _hear(self, child: Channel) -> None:
+        """Hand on what the child says; where it, or the need for it, has ended, see to all that is left."""
+        self._reap()  # before what it sent is read, so that this is all
+        over, fault = self.code is not None, ""
+        try:
+            for kind, mark, payload in child.frames():
+                if mark != self.mark:
+                    raise ValueError("its results came from another job")
+                self.driver.put(kind, mark, payload)
+                if kind != b"told":
+                    self.mark, over = b"", over or self.fresh or kind != b"done"
+        except EOFError:  # the process, not the pipe, says how it ended
+            wait([self.pidfd] if self.pidfd else [], END_SECONDS)
+            self._reap()
+            over, fault = True, "it closed what its results go through"
+        except ValueError as error:
+            over, fault = True, str(error)
+        if over:
+            if self.mark:
+                said = last_line(self.log, self.since)
+                self.driver.put(b"gone", self.mark, pickle.dumps((self.code, fault, said)))
+            self._end()
+        if self.log.stat().st_size > LOG_BYTES:
+            os.truncate(self.log, 0)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                if found[0] == self.process:
+                    self.code = os.waitstatus_to_exitcode(found[1])
+
+    def _end(self) -> None:
+        """Kill all that is below this process: also what left its group or session becomes its child."""
+        deadline = time.monotonic() + END_SECONDS
+        if self.child is not None and self.code is None:
+            os.kill(self.process, signal.SIGKILL)
+        while (below := family(os.getpid())[1:]) and time.monotonic() < deadline:
+            for process in below:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(process, signal.SIGKILL)
+            self._reap()
+        if self.child is not None:
+            self.child.close()
+        if self.pidfd:
+            os.close(self.pidfd)
+        self.child, self.process, self.pidfd, self.mark, self.code = None, 0, 0, b"", None
 
 
-def die_with_parent() -> None:
-    """On Linux the kernel kills this process with the one that started it."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def last_line(log: Path, since: int = 0) -> str:
+    """The last line of a log, from a byte on, that holds something, without unprintable characters."""
+    with log.open("rb") as file:
+        size = log.stat().st_size
+        file.seek(max(0, size - TAIL, since if since < size else 0))
+        lines = re.split(r"[\r\n]+", file.read().decode(errors="replace"))
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
 
 
 def main() -> None:
-    """Serve the driver that started this process, and do not outlive it."""
-    descriptor, slot, parent = (int(argument) for argument in sys.argv[1:4])
+    """Supervise for the driver that started this process, and do not outlive it."""
+    descriptor, slot, parent, log, module, function, *imports = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    die_with_parent()
-    with contextlib.suppress(ConnectionError):
-        if os.getppid() == parent:
-            return serve(Connection(descriptor), slot)
-    sys.exit("the driver is gone")
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    os.set_inheritable(int(descriptor), False)
+    for name in (*imports, module):
+        importlib.import_module(name)
+    gc.freeze()  # so that children share what is imported
+    work: Work = getattr(sys.modules[module], function)
+    Supervisor(Channel(int(descriptor)), int(slot), Path(log), work).serve(int(parent))
 
 
 if __name__ == "__main__":

@@ -54,11 +54,10 @@ def write_pages(
     if plan.study.trained_by and tables["trials"]["predictions_sha256"].isna().all():
         plan = plan.model_copy(update={"study": plan.study.of_numbers_alone()})
     derived = derived_tables(tables, plan)
-    with optional():
-        write_tables(results, derived)
+    write_tables(results, derived)
     figures = draw_figures({**tables, **derived}, plan, pdf=pdf)
     report = build_report({**tables, **derived}, plan, figures)
-    files = {file["name"]: (results.root / file["name"]).read_bytes() for file in report["downloads"]}
+    files = {file["name"]: results.read(file["name"]) for file in report["downloads"]}
     carried = {k: csv for k, csv in files.items() if k == "trials.csv" or len(csv) <= LARGEST_CARRIED}
     content = {
         "report.json": f"{json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)}\n".encode(),

@@ -14,13 +14,13 @@ import tempfile
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from ablate.errors import RecordError, ResultsError
+from ablate.errors import RecordError, ResultsError, bounded
 from ablate.store.results import ResultsFolder, content_digest, read_plan, readable, write_atomically
 from ablate.study.fields import Frozen
 from ablate.study.trials import Trial
@@ -104,12 +104,15 @@ class Environment(Frozen):
     ablate_version: str
     commit: str | None = Field(default=None, description="commit of ablate's source, -dirty when changed")
     engine: str = Field(default="eager", description="of steps: eager, graph, or eager and why not graph")
+    warm: bool = Field(
+        default=False, description="code of one's own ran in a process that may have run others"
+    )
 
 
 class Failure(Frozen):
     """Why a trial has no result."""
 
-    message: str
+    message: Annotated[str, AfterValidator(bounded)]
     epoch: int | None = Field(default=None, description="epoch in which it failed")
     step: int | None = Field(default=None, description="step within that epoch, when known")
 
@@ -181,7 +184,11 @@ def write_record(folder: ResultsFolder, record: Record, predictions: Predictions
 
 def record_bytes(record: Record) -> bytes:
     """A record as JSON with its own digest, so that a damaged file is never taken for a value."""
-    later = {name for name in ("metrics", "log", "seconds") if not getattr(record, name)}
+    later: dict[str, Any] = {
+        name: True for name in ("metrics", "log", "seconds") if not getattr(record, name)
+    }
+    if record.environment is not None and not record.environment.warm:
+        later["environment"] = {"warm"}
     content = json.loads(record.model_dump_json(exclude=later))
     whole = {"digest": content_digest(content), "record": content}
     return (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode()

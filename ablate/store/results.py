@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,8 @@ class ResultsFolder:
     """
 
     root: Path
+    unwritten: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+    """Tables by their files' names that follow from the records, where they could not be written."""
 
     def __post_init__(self) -> None:
         self.shared = self.root.parents[1] if self.root.parent.name == VARIATIONS else self.root
@@ -37,6 +39,7 @@ class ResultsFolder:
         self.predictions = self.shared / "predictions"  # one npz file per complete trial
         self.checkpoints = self.shared / "checkpoints"  # state of unfinished trials; emptied as they finish
         self.artefacts = self.shared / "artefacts"  # of one's own training code, a folder per trial, and logs
+        self.logs = self.shared / "logs"  # what trials printed, a file per worker
         self.weights = self.shared / "weights"  # trained networks, where they are kept
         self.plan = self.root / "study.json"  # the study as last run: its declaration and its planned trials
         self.timing = self.root / "timing.json"  # what a training step takes, from the exclusive pass
@@ -48,6 +51,10 @@ class ResultsFolder:
         """What commands name it by: the study, the profile and, of a variation, that."""
         shared, own = self.shared.resolve(), () if self.shared == self.root else (self.root.name,)
         return (shared.parent.name, shared.name, *own)
+
+    def read(self, name: str) -> bytes:
+        """What a file in the root holds, or would hold if it could be written."""
+        return self.unwritten.get(name) or (self.root / name).read_bytes()
 
     def record_path(self, trial_id: str) -> Path:
         """The record of one trial."""

@@ -27,7 +27,7 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     seeds: Seeds | None = Field(default=None, description="How many seeds, instead of the study's.")
     name: FolderName | None = Field(
         default=None,
-        description="Call what settings and seeds make of the study so [default: by what they are].",
+        description="Name of the variation that settings and seeds make [default: of theirs].",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train.")
     workers: int | None = Field(
@@ -44,6 +44,12 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
         default="eager", description="On CUDA: hand steps over by operation, or captured as a whole."
     )
     timeout: float | None = Field(default=None, ge=0.001, description="Minutes that one trial may take.")
+    stall: float | None = Field(
+        default=None,
+        ge=0,
+        description="Minutes that a trial may say nothing [default: 10; of one's own training code any]; "
+        "0: any.",
+    )
     retry_failed: bool = Field(default=False, description="Run failed trials again.")
     retrain: bool = Field(default=False, description="Train anew what was trained with other code.")
     same_code: str | None = Field(
@@ -53,7 +59,7 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     timing: bool = Field(default=True, description="Time the training steps at the end, by themselves.")
     command: str = Field(default="", description="What to type to run this again, for the report.")
 
-    @field_validator("seeds", "workers", "threads", "timeout", mode="before")
+    @field_validator("seeds", "workers", "threads", "timeout", "stall", mode="before")
     @classmethod
     def _plain_numbers(cls, value: Any) -> Any:
         return canonical(value) if is_one(value) else several(value)

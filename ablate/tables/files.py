@@ -22,6 +22,7 @@ from ablate.store.results import (
 from ablate.study.fields import Frozen
 from ablate.study.trials import Plan
 from ablate.tables.columns import COLUMNS, FIRST, RETIRED, Kind, columns_of, declare, is_argument
+from ablate.terminal import optional
 
 Tables = dict[str, pd.DataFrame]
 REMEDY = "write it again with `python -m ablate report`, or restore what was published"
@@ -56,21 +57,27 @@ def frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def write_tables(folder: ResultsFolder, tables: Tables) -> None:
-    """Write each table to <name>.csv, numbers unrounded, and what vouches for it beside the others."""
+    """Write each table to <name>.csv, numbers unrounded, and what vouches for it beside the others.
+
+    One that cannot be written is read from `folder` itself.
+    """
     written: dict[str, str] = {}
     for name, data in tables.items():
         texts: Any = data.select_dtypes("string")
         safe = data.assign(**{text: data[text].map(inert, na_action="ignore") for text in texts})
-        content = safe.to_csv(index=False).encode()
-        write_atomically(folder.root / f"{name}.csv", content)
-        written[name] = hashlib.sha256(content).hexdigest()
+        folder.unwritten[f"{name}.csv"] = content = safe.to_csv(index=False).encode()
+        with optional():
+            write_atomically(folder.root / f"{name}.csv", content)
+            del folder.unwritten[f"{name}.csv"]
+            written[name] = hashlib.sha256(content).hexdigest()
     others: dict[str, str] = {}
     with contextlib.suppress(RecordError):  # damaged, so the others are not vouched for
         others = _digests(folder)
         if not others and not is_sealed(folder.plan):  # of an earlier version
             csvs = folder.root.glob("*.csv")
             others = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in csvs}
-    write_sealed(folder.tables, Digests(digests=others | written))
+    with optional():
+        write_sealed(folder.tables, Digests(digests=others | written))
 
 
 def inert(text: str) -> str:
@@ -81,9 +88,9 @@ def inert(text: str) -> str:
 def read_tables(folder: ResultsFolder, *, names: Iterable[str] = tuple(COLUMNS)) -> Tables:
     """The CSV files of a folder, of an earlier version too; a RecordError names one missing or damaged."""
     digests = _digests(folder)
-    if not digests and is_sealed(folder.plan):
+    if not digests and is_sealed(folder.plan) and not folder.unwritten:
         raise RecordError(f"{folder.tables}: is missing, which vouches for the tables; {REMEDY}")
-    return {name: _read_table(folder.root / f"{name}.csv", name, digests) for name in names}
+    return {name: _read_table(folder, name, digests) for name in names}
 
 
 def _digests(folder: ResultsFolder) -> dict[str, str]:
@@ -94,14 +101,16 @@ def _digests(folder: ResultsFolder) -> dict[str, str]:
 FORMER_EFFECTS = {"arm": "term", "baseline": "against", "n_pairs": "n"}  # while it held arms alone
 
 
-def _read_table(path: Path, table: str, digests: Mapping[str, str]) -> pd.DataFrame:
-    if not path.exists():
+def _read_table(folder: ResultsFolder, table: str, digests: Mapping[str, str]) -> pd.DataFrame:
+    path = folder.root / f"{table}.csv"
+    if not path.exists() and path.name not in folder.unwritten:
         if table not in FIRST and table not in digests:
             return frame(table, [])
         raise RecordError(f"{path}: the table is missing; {REMEDY}")
     with readable(path, REMEDY):
-        raw = path.read_bytes()
-        if digests and hashlib.sha256(raw).hexdigest() != digests.get(table):
+        raw = folder.read(path.name)
+        known = not digests or path.name in folder.unwritten
+        if not known and hashlib.sha256(raw).hexdigest() != digests.get(table):
             raise ValueError("it does not match its digest")
         content = raw.decode()
         if not content.endswith("\n"):

@@ -46,6 +46,10 @@ class DivergedError(Exception):
         self.epoch, self.step, self.history = epoch, step, history
 
 
+class CheckpointError(Exception):
+    """A checkpoint does not fit its run, as that of another torch; what it left is half restored."""
+
+
 @dataclass(frozen=True)
 class Callbacks:
     """What a run tells the outside: before each step, after each epoch, and after each epoch but the last.
@@ -64,7 +68,7 @@ def fit(
     """Train a network and evaluate it after every epoch; nothing is chosen by `valid`, the reported split.
 
     A checkpoint is what `callbacks.save` was offered by an unfinished run of the same fields and seed. A loss
-    that is not finite is a `DivergedError`.
+    that is not finite is a `DivergedError`, a checkpoint that does not fit a `CheckpointError`.
     """
     callbacks, fields = callbacks or Callbacks(), step.fields
     set_numerics(deterministic=fields.deterministic)
@@ -73,11 +77,14 @@ def fit(
     step_ms: list[float] = []
     eval_seconds = 0.0
     if checkpoint is not None:
-        step.model.load_state_dict(checkpoint["model"])
-        step.evaluated.load_state_dict(checkpoint.get("evaluated", checkpoint["model"]))
-        load_state(step.optimizer, checkpoint["optimizer"])
-        history = [Epoch(**epoch) for epoch in checkpoint["history"]]
-        step_ms, eval_seconds = list(checkpoint["step_ms"]), checkpoint["eval_seconds"]
+        try:
+            step.model.load_state_dict(checkpoint["model"])
+            step.evaluated.load_state_dict(checkpoint["evaluated"])
+            load_state(step.optimizer, checkpoint["optimizer"])
+            history = [Epoch(**epoch) for epoch in checkpoint["history"]]
+            step_ms, eval_seconds = list(checkpoint["step_ms"]), checkpoint["eval_seconds"]
+        except Exception as error:
+            raise CheckpointError(error) from error
 
     def state() -> dict[str, Any]:  # nothing random: every epoch's draws follow from its number
         return {

@@ -254,7 +254,7 @@ class _Loop:
     ) -> None:
         self.study, self.inputs, self.ledger = study, inputs, ledger
         self.options, self.watcher, self.ran = options, watcher, 0
-        self._executor = driver.trial_executor(study, inputs.device, options)
+        self._executor = driver.trial_executor(study, inputs.device, options, ledger.folder)
         self._training: dict[int, _Training] = {}
 
     def run(self) -> bool:

@@ -121,7 +121,8 @@ def wrote(here: Path, argument: str, values: object, *, seeds: int = 1, name: st
 
 def records_of(here: Path, study: str = "s") -> dict[str, Record]:
     folder = ResultsFolder(here / "results" / study / "default")
-    return {record.trial.arm.partition("=")[2]: record for record in read_records(folder).values()}
+    records = read_records(folder).values()
+    return {record.trial.looped.arguments("arch").get("what", ""): record for record in records}
 
 
 @pytest.mark.soak
@@ -129,7 +130,7 @@ def test_what_a_network_does_in_a_step_costs_its_own_trial_alone(tmp_path: Path)
     folder = ResultsFolder(tmp_path / "results" / "s" / "default")
     study = wrote(tmp_path, "what", tuple(WHILE_TRAINED))
     # The first is alone to begin with.
-    ended = ablate(tmp_path, "run", study, "--set", "arch.what=nothing", "--no-timing", "--name", "alone")
+    ended = ablate(tmp_path, "run", study, "--set", "arch.what=nothing", "--no-timing")
     assert ended.returncode == 0, ended.stderr
     ended = ablate(tmp_path, "run", study, "--workers", "2", "--no-timing", "--timeout", "0.2")
     assert ended.returncode == 2, ended.stderr
