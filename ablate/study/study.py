@@ -402,27 +402,26 @@ def load_study(path: str | Path) -> Study:
     path = next((file for file in files if file.is_file()), asked)
     if not path.is_file():
         known = [str(file) for folder in (path.parent, Path("studies")) for file in folder.glob("*.py")]
-        names = sorted(file.stem for file in shipped.glob("*.py"))
+        ours = sorted(file.stem for file in shipped.glob("*.py"))
         raise StudyError(
             f"{path}: no such study file; give the path of a Python file that defines `study`, or the name "
-            f"of one that comes with ablate: {', '.join(names)}.{nearest(str(path), [*known, *names])}"
+            f"of one that comes with ablate: {', '.join(ours)}.{nearest(str(path), [*known, *ours])}"
         )
     add_import_folder(path.resolve().parent)
     try:  # under a name that does not stand for a module of Python's
         name = path.name if path.stem in sys.stdlib_module_names else path.stem
-        defined = runpy.run_path(str(path), run_name=name)
+        names = runpy.run_path(str(path), run_name=name)
     except StudyError as error:
         raise StudyError(f"{path}: the study is not valid:\n{textwrap.indent(str(error), '  ')}") from None
     except FOREIGN_FAULTS as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        place = f"{path}, line {frames[-1].lineno}" if frames else path
-        reason = f"{type(error).__name__}: {error}"
-        raise StudyError(f"{place}: running the study file fails: {reason}") from error
-    study = defined.get("study")
+        place, kind = f"{path}, line {frames[-1].lineno}" if frames else path, type(error).__name__
+        raise StudyError(f"{place}: running the study file fails: {kind}: {error}") from error
+    study = names.get("study")
     if not isinstance(study, Study):
         came = f"a {type(study).__name__}" if study is not None else "nothing of that name"
         raise StudyError(f"{path}: expected `study = Study(...)` at the top level, but {came} came")
-    description = inspect.cleandoc(defined.get("__doc__") or "")
+    description = inspect.cleandoc(names.get("__doc__") or "")
     loaded = study.model_copy(update={"name": study.name or path.stem, "description": description})
     loaded._folder = path.resolve().parent
     return loaded
