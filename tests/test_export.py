@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from recorded_study import FAILED, MISSING, Recorded
-from test_main import ablate as run_command
 
 import ablate
 from ablate.errors import ResultsError
@@ -65,8 +64,8 @@ def test_tensorboard_finds_every_number_and_compares_the_runs(study: str, tmp_pa
             for tag in tags:
                 read = [(one.step, one.tensor_proto.float_val[0]) for one in events.Tensors(run, tag)]
                 assert read == [*table[tag.partition("/")[2]].astype("float32").items()]
-        times = [one.wall_time for one in events.Tensors(run, "epoch/train_loss")]
-        assert times == epochs["seconds"].cumsum().tolist()
+        moments = [one.wall_time for one in events.Tensors(run, "epoch/train_loss")]
+        assert moments == epochs["seconds"].cumsum().tolist()
         session = next(group for group in groups if group.name == run)
         settings = {name: getattr(one, one.WhichOneof("kind")) for name, one in session.hparams.items()}
         own = records[trial.trial_id].trial
@@ -75,8 +74,8 @@ def test_tensorboard_finds_every_number_and_compares_the_runs(study: str, tmp_pa
         assert shown == per_trial[[*shown]].astype("float32").iloc[0].to_dict() != {}
     first = [info.name for info in experiment.hparam_infos if info.differs]
     assert first == sorted(name for name in fields if trials[name].nunique() > 1)
-    text = events.Tensors(".", "verdicts")[0].tensor_proto.string_val[0].decode()
-    said = [(row[1], float(row[4]), row[9]) for row in (line.split(" | ") for line in text.splitlines()[2:])]
+    lines = events.Tensors(".", "verdicts")[0].tensor_proto.string_val[0].decode().splitlines()
+    said = [(row[1], float(row[4]), row[9]) for row in (line.split(" | ") for line in lines[2:])]
     claims = tables["effects"].query("verdict != 'exploratory'")
     assert said == [*claims[["term", "effect", "verdict"]].itertuples(index=False, name=None)]
 
@@ -86,18 +85,19 @@ def test_half_a_study_and_then_more_of_it_leaves_nothing_twice(tmp_path: Path) -
     counts = {(0.0, 0): 600, (0.0, 1): 610, (0.1, 0): FAILED, (0.1, 1): MISSING}
     folder, out = Recorded(tmp_path / "half", counts).folder, tmp_path / "out"
     assert export_study(folder, "tensorboard", out)[1] == 3
-    before, lost = content(out), Failure(message="no")
-    log = ({"epoch": 3.0, "loss": 0.5},)
-    trial = open_plan(folder).trials[-1]
-    write_record(folder, Record(trial=trial, status="error", failure=lost, log=log))
+    before, trial = content(out), open_plan(folder).trials[-1]
+    failed: Any = {"status": "error", "failure": Failure(message="no"), "log": ({"epoch": 3.0, "loss": 0.5},)}
+    write_record(folder, Record(trial=trial, **failed))
     export_study(folder, "tensorboard", out)
     after, run = content(out), f"epsilon=0.1_seed=1_{trial.trial_id[:8]}"
     assert after.keys() - before == {f"{run}/{EVENTS}"}
-    changed = {name for name in before if after.get(name) != before[name]}
-    assert changed <= {"effects.csv", "tables.json", EVENTS}
+    assert {name for name in before if after.get(name) != before[name]} <= {
+        "effects.csv",
+        "tables.json",
+        EVENTS,
+    }
     events, _, groups = read_by_tensorboard(out)
-    (logged,) = events.Tensors(run, "log/loss")
-    assert (logged.step, *logged.tensor_proto.float_val) == (3, 0.5)
+    assert [(one.step, *one.tensor_proto.float_val) for one in events.Tensors(run, "log/loss")] == [(3, 0.5)]
     assert [group.sessions[0].status for group in groups] == [1, 1, 2, 2]  # of success, of failure
     command = ["export", str(folder.root), "--to", "tensorboard", "--out", str(out)]
     subprocess.run([sys.executable, "-m", "ablate", *command], check=True)
@@ -126,5 +126,7 @@ def test_what_cannot_be_written_says_why(tmp_path: Path, monkeypatch: pytest.Mon
             export_study(folder, "csv", out)
     assert notes.read_text() == "mine"
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    ended = run_command(tmp_path, "export", str(folder.root), "--to", "parquet")
-    assert ended.err == "error: --to parquet: needs pyarrow; run `pip install 'ablate[export]'`\n"
+    with pytest.raises(
+        ResultsError, match=r"--to parquet: needs pyarrow; run `pip install 'ablate\[export\]'`"
+    ):
+        export_study(folder, "parquet", tmp_path / "other")
