@@ -141,7 +141,7 @@ def test_a_machine_that_fails_ends_the_run_and_blames_no_job(tmp_path: Path) -> 
         list(LocalExecutor(do, imports=("not_there",)).run([Job("any", ("draw", tmp_path))]))
 
 
-def test_nothing_outlives_a_killed_driver_or_a_killed_supervisor(tmp_path: Path) -> None:
+def test_nothing_outlives_a_killed_driver(tmp_path: Path) -> None:
     code = f"""
 from test_supervised import *
 list(LocalExecutor(do).run([Job("left", ("leave and wait", Path({str(tmp_path / "left")!r})))]))
