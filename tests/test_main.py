@@ -94,8 +94,8 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def folder(here: Path) -> ResultsFolder:
-    return ResultsFolder(here / "results" / "tiny" / "quick")
+def folder(here: Path, variation: str = "") -> ResultsFolder:
+    return ResultsFolder(here / "results" / "tiny" / "quick" / variation)
 
 
 def files(root: Path) -> dict[str, int]:
@@ -115,8 +115,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
     return root, ablate(root, "run", "tiny.py", *HERE)
 
 
-def report_of(here: Path) -> str:
-    return (here / "report" / "tiny" / "quick" / "report.md").read_text()
+def report_of(here: Path, variation: str = "") -> str:
+    return (here / "report" / "tiny" / "quick" / variation / "report.md").read_text()
 
 
 @pytest.fixture
@@ -152,11 +152,12 @@ def test_only_what_is_new_runs_and_the_report_is_rendered_again_to_the_byte(ran:
     assert "4 done, 5 to run" in more.out, more.err
     assert not left.exists()
     assert before.items() < files(folder(ran).records).items()
-    page = ran / "report" / "tiny" / "quick" / "index.html"
-    assert "python -m ablate run tiny.py --set epsilon=0.0,0.1,0.2 --seeds 3" in report_of(ran)
+    own = "variations/epsilon=0.0,0.1,0.2+seeds=3"
+    page = ran / "report" / "tiny" / "quick" / own / "index.html"
+    assert "python -m ablate run tiny.py --set epsilon=0.0,0.1,0.2 --seeds 3" in report_of(ran, own)
     rendered = page.read_bytes()
     page.unlink()
-    assert ablate(ran, "report", "tiny").status == 0
+    assert ablate(ran, "report", f"tiny/quick/{page.parent.name}").status == 0
     assert page.read_bytes() == rendered
 
 
@@ -167,8 +168,9 @@ def test_threads_make_other_trials_which_are_reported_as_such(ran: Path) -> None
     idle = f"idle CPU cores: {usable_cores() - 1} of {usable_cores()}; --threads {usable_cores()} would keep"
     assert idle in ablate(ran, "plan", *one).out
     assert "0 done, 1 to run" in ablate(ran, "run", *one, "--threads", "2", "--no-timing").out
-    assert list(read_tables(folder(ran))["trials"]["threads"]) == [2]
-    assert "--set epsilon=0.1 --set epochs=1 --seeds 1 --threads 2" in report_of(ran)
+    own = "variations/epochs=1+epsilon=0.1+seeds=1"
+    assert list(read_tables(folder(ran, own))["trials"]["threads"]) == [2]
+    assert "--set epsilon=0.1 --set epochs=1 --seeds 1 --threads 2" in report_of(ran, own)
 
 
 @pytest.mark.slow
@@ -176,7 +178,8 @@ def test_arms_of_one_seed_start_from_the_same_weights(ran: Path) -> None:
     """At ε = 0 both losses are the same function, so paired arms must train the same network."""
     sweep = ("--set", "loss=label_smoothing,cross_entropy", "--set", "epsilon=0.0")
     assert ablate(ran, "run", "tiny.py", *sweep, *HERE).status == 0
-    nll = read_tables(folder(ran))["trials"].set_index(["loss", "seed"])["nll"]
+    own = "variations/epsilon=0.0+loss=label_smoothing,cross_entropy"
+    nll = read_tables(folder(ran, own))["trials"].set_index(["loss", "seed"])["nll"]
     assert list(nll["label_smoothing"]) == pytest.approx(list(nll["cross_entropy"]), rel=1e-4)
     assert nll["label_smoothing", 0] != pytest.approx(nll["label_smoothing", 1], rel=1e-4)
 
@@ -207,7 +210,7 @@ def test_watched_and_interrupted_it_leaves_a_report_and_no_worker(here: Path, nu
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130
     assert "interrupted: the report is partial" in output
-    assert "missing" in report_of(here)
+    assert "missing" in report_of(here, "variations/epochs=1,2000+seeds=4")
     mark = f"ABLATE_TEST_MARK={here}".encode()
     wait_until(lambda: not processes_with(mark))
     assert "tiny, profile quick: a run is going on" in during.out, during.err
@@ -227,7 +230,8 @@ def test_a_diverged_trial_is_shown_and_changes_the_exit_status(here: Path) -> No
     assert "--data-dir is not used: profile quick takes its images from synthetic" in ended.out
     assert "diverged: the loss is not finite at step" in ended.out
     assert "1 of 2 trials have no result; the report says why; --retry-failed runs them again" in ended.out
-    statuses = read_tables(folder(here))["trials"].set_index("lr")["status"]
+    own = "variations/epochs=1+epsilon=0.1+lr=0.05,1e+30+seeds=1"
+    statuses = read_tables(folder(here, own))["trials"].set_index("lr")["status"]
     assert statuses.to_dict() == {0.05: "complete", 1e30: "diverged"}
     assert "2 done, 0 to run" in ablate(here, "run", "tiny.py", *diverging).out
     assert "1 done, 1 to run" in ablate(here, "run", "tiny.py", *diverging, "--retry-failed").out
@@ -296,6 +300,7 @@ def test_run_and_tune_have_every_option_of_python(here: Path) -> None:
     names = {name.replace("_", "-") for name in Options.model_fields} - {"command", "settings"} | {"set"}
     for command, said in (("run", "How many seeds, instead"), ("tune", "How many fresh seeds the re-test")):
         told = ablate(here, command, "--help").out
+        names -= {"name"} if command == "tune" else set()
         assert names <= set(re.findall(r"^  --([a-z-]+)", told, flags=re.MULTILINE))
         assert said in told
     name, version, *commit = ablate(here, "--version").out.split()

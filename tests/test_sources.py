@@ -210,7 +210,8 @@ def test_a_run_stops_at_changed_code_and_goes_on_as_it_is_told(here: Path, folde
     # Said to be the same: recorded trials are used, and new ones have the recorded code's name.
     assert run(here, "--same-code", "it <is> wider")[0] == 0
     assert run(here, "--seeds", "2")[0] == 1  # nothing needs to be said again
-    report = here / "report" / "own_study" / "default"
+    own = ResultsFolder(folder.root / "variations" / "seeds=2")
+    report = here / "report" / "own_study" / "default" / "variations" / "seeds=2"
     assert "it &lt;is&gt; wider" in (report / "index.html").read_text()
     (second,) = [record for record in read_records(folder).values() if record.trial.seed == 1]
     code = second.trial.sources["arch"]
@@ -219,11 +220,11 @@ def test_a_run_stops_at_changed_code_and_goes_on_as_it_is_told(here: Path, folde
     assert second.parameters == (first.parameters or 0) + 20
     write(here, {"layers.py": LAYERS})  # one trial ran from other code still
     assert run(here, "--seeds", "2")[0] == 0
-    assert read_plan(folder).same_code == ("it <is> wider",)
+    assert read_plan(own).same_code == ("it <is> wider",)
     # To train with anew; it is the study's code then.
     write(here, {"layers.py": OTHER})
     assert run(here, "--retrain")[0] == 1
-    assert (run(here, "--seeds", "2")[0], read_plan(folder).same_code) == (1, ())
+    assert (run(here, "--seeds", "2")[0], read_plan(own).same_code) == (1, ())
     assert "retrain: expected without same_code" in run(here, "--retrain", "--same-code", "no")[1]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ablate.errors import RecordError, StudyError
 from ablate.store.points import tuning_folder
 from ablate.store.records import read_available
-from ablate.store.results import ResultsFolder, read_plan
+from ablate.store.results import VARIATIONS, ResultsFolder, read_plan
 from ablate.study.options import Options
 from ablate.study.sources import Source, read_source
 from ablate.study.trials import NOT_IDENTITY, AnyFields, Sources, Trial, code_names, sources_now
@@ -31,8 +31,10 @@ def settled_sources(
         return functools.partial(_sources, current, folder)
     recorded = [trial for folder in (tuning_folder(results), results) for trial in _recorded(folder)]
     known = _named_sources(recorded)
-    with contextlib.suppress(RecordError):  # no plan, or a damaged one
-        known += _named_sources(read_plan(results).trials)
+    plans = [results.shared / "study.json", *results.shared.glob(f"{VARIATIONS}/*/study.json")]
+    for path in sorted(filter(Path.exists, plans), key=lambda path: path.stat().st_mtime):
+        with contextlib.suppress(RecordError):  # a damaged one
+            known += _named_sources(read_plan(ResultsFolder(path.parent)).trials)
     kept, files, stale = dict[tuple[str, str], Source](), set[str](), set[str]()
     for (arm, name), now in current.items():
         anywhere = [one for one in known if one[1] == name]

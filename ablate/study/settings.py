@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import StudyError
-from ablate.study.fields import several
 from ablate.study.options import Options
 
 VALUE = re.compile(r"""(?:^|,)((['"]).*?\2(?=,|$)|[^,]*)""")
@@ -39,9 +38,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     for setting in settings:
         name, _, values = setting.partition("=")
         if not name or not values or name in parsed:
-            raise StudyError(
-                f"--set {setting}: expected FIELD=VALUE, or FIELD=A,B to sweep it; each field once"
-            )
+            raise StudyError(f"--set {setting}: expected FIELD=VALUE, or =A,B to sweep it; each field once")
         parsed[name] = _values(values)
     return parsed
 
@@ -65,10 +62,8 @@ def command_line(command: str, study: Path, options: Options, points: int | None
 
 def variation_name(options: Options) -> str:
     """The name of what settings and seeds make of a study, or as given; "" of the study itself."""
-    parts = dict(sorted(options.settings.items()))
-    if options.seeds is not None:
-        parts["seeds"] = several(options.seeds)
-    words = "+".join(f"{name}={_typed(values)}" for name, values in parts.items())
+    parts = [f"{name}={_typed(values)}" for name, values in sorted(options.settings.items())]
+    words = "+".join(parts + ([f"seeds={options.seeds}"] if options.seeds is not None else []))
     plain = re.sub(r"[^\w.,=+-]", "_", words, flags=re.ASCII)[:60]
     if plain != words:
         plain += f"-{hashlib.sha256(words.encode()).hexdigest()[:8]}"

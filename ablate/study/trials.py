@@ -90,9 +90,8 @@ class Plan(Frozen):
         """What the record of a planned trial says otherwise than the plan does; "" where they agree."""
         planned, ran = _told(trial), _told(recorded)
         levels = layered(self.study.set_by(trial.levels))
-        planned |= {name: level for name, level in levels.items() if name in planned}
-        for name, value in planned.items():
-            if name not in ran or ran[name] != value:
+        for name, value in [*planned.items(), *levels.items()]:
+            if name in planned and (name not in ran or ran[name] != value):
                 return f"the plan has {name}={value}, and the record {name}={ran.get(name)}"
         return ""
 
