@@ -201,10 +201,8 @@ def test_rows_of_somebody_else_are_nothing_but_failed_points(
     again = tuner()
     spend(again)
     assert asked(again.tuning) == asked(alone(tmp_path / "alone"))
-    assert (victim.read_text(), {path.name for path in tmp_path.iterdir()}) == (
-        "{}",
-        {"alone", "shared", "victim.json"},
-    )
+    assert victim.read_text() == "{}"
+    assert {path.name for path in tmp_path.iterdir()} == {"alone", "shared", "victim.json"}
 
 
 @pytest.mark.parametrize(
