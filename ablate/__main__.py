@@ -419,13 +419,13 @@ def table(
     results: Results = RESULTS,
 ) -> None:
     """Show the table of arms of a recorded study as for a paper, the best means bold, claims marked."""
-    from ablate.gate.compare import read_run, write_text
+    from ablate.gate.compare import read_run
     from ablate.report.paper import arms_table
     from ablate.store.results import find_study
 
     run = read_run(find_study(results, study, profile))
     text = arms_table(run.trials, run.plan, metric or (), interval, latex=latex)
-    print(text, end="") if out is None else write_text(out, text, "--out")
+    print(text, end="") if out is None else out.write_text(text, encoding="utf-8")
 
 
 @app.command()
@@ -438,16 +438,15 @@ def publish(
     report_dir: Reports = REPORTS,
 ) -> None:
     """Copy a study's records and tables to results/reference/, and render its report there."""
-    from ablate.pipeline import rebuild_tables, require_plain_name
+    from ablate.pipeline import rebuild_tables
     from ablate.report import write_report
     from ablate.store.records import publish_results
-    from ablate.store.results import find_study
+    from ablate.store.results import below, find_study
 
-    require_plain_name("--as", name)
-    folder = find_study(results, study, profile)
-    below = Path("reference", rebuild_tables(folder).study.name, name)
-    published = publish_results(folder, results / below, predictions=predictions)
-    _show_report(write_report(published, report_dir / below), open_page=False)
+    folder, name = find_study(results, study, profile), below(Path(), name).name
+    place = Path("reference", rebuild_tables(folder).study.name, name)
+    published = publish_results(folder, results / place, predictions=predictions)
+    _show_report(write_report(published, report_dir / place), open_page=False)
 
 
 def main() -> None:

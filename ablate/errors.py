@@ -54,6 +54,7 @@ def of_machine(error: BaseException | None) -> OSError | None:
 LIMITS = {
     "trials of a study": 100_000,  # arms times seeds
     "values in a list": 1_000,  # levels, seeds: an endless one is among those that are refused
+    "characters of a message": 2_000,  # of anybody's code, which is cut
     "times as long as it is wide, of an image": 100,
 }
 
@@ -63,14 +64,11 @@ def beyond(what: str, count: float) -> str:
     return f"expected at most {LIMITS[what]:,} {what}" if count > LIMITS[what] else ""
 
 
-LONGEST_MESSAGE = 2000
-"""Characters of what somebody's code says."""
-
-
 def bounded(message: str) -> str:
     """What may be anybody's text, without what is no UTF-8, and not too long."""
     text = message.encode(errors="backslashreplace").decode()
-    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 1]}…"
+    most = LIMITS["characters of a message"]
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def first_line(error: BaseException) -> str:

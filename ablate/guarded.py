@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import contextlib
 import os
 import pickle
@@ -19,6 +18,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from ablate.channel import Channel, channels
 from ablate.errors import AblateError, StudyError
 
 Given = TypeVar("Given")
@@ -44,28 +44,28 @@ def guarded(function: Callable[..., Given], *arguments: Any, what: str) -> Given
     sys.stdout.flush()
     sys.stderr.flush()
     prctl(PR_SET_CHILD_SUBREAPER, 1)  # what the child leaves behind is this process's
-    (answers, answering), (output, printing) = os.pipe(), os.pipe()
-    before, token, printed = _children(), binascii.hexlify(os.urandom(8)), bytearray()
+    (answers, answering), (output, printing) = channels(), os.pipe()
+    before, printed = set(children(os.getpid())), bytearray()
     with warnings.catch_warnings(action="ignore"):  # later Pythons warn of any thread
         child = os.fork()
     if not child:
-        _answer(function, arguments, answering, printing, token)
-    os.close(answering)
+        _answer(function, arguments, answering, printing)
+    answering.close()
     os.close(printing)
     try:
-        for kind, message in _heard(child, answers, output, token, printed):
-            if kind == "gave":
+        for kind, message in _heard(child, answers, output, printed):
+            if kind == b"gave":
                 given, environment, sys.path[:] = message
                 os.environ.update(environment)
                 return given  # type: ignore[no-any-return]
-            if kind == "raised":
+            if kind == b"fell":
                 raise message[0]
-            if kind != "ended":
-                arguments[kind](*message)
+            if kind == b"told":
+                arguments[message[0]](*message[1:])
         last = printed.decode(errors="backslashreplace").strip().rpartition("\n")[2]
         said = f"; the last it printed: {last[:200]!r}" if last else ""
         remedy = "Mend or leave out what does that; `run --workers 0` lets a debugger follow it"
-        raise StudyError(f"{what}: {message[0]}{said}. {remedy}")
+        raise StudyError(f"{what}: {message}{said}. {remedy}")
     finally:
         left = {child}
         while left:
@@ -73,8 +73,8 @@ def guarded(function: Callable[..., Given], *arguments: Any, what: str) -> Given
                 with contextlib.suppress(ProcessLookupError, ChildProcessError):
                     os.kill(process, signal.SIGKILL)
                     os.waitpid(process, 0)
-            left = _children() - before
-        os.close(answers)
+            left = set(children(os.getpid())) - before
+        answers.close()
         os.close(output)
         print(printed.decode(errors="backslashreplace"), end="", file=sys.stderr, flush=True)
 
@@ -88,15 +88,14 @@ def prctl(option: int, value: int) -> None:
 
 
 def _answer(
-    function: Callable[..., Any], arguments: tuple[Any, ...], answering: int, printing: int, token: bytes
+    function: Callable[..., Any], arguments: tuple[Any, ...], answering: Channel, printing: int
 ) -> NoReturn:
-    """In the child: run the function, and send lines of the token, what each is of, and what it says."""
+    """In the child: run the function, and send what it tells, gave or fell with."""
     own = os.getpid()
 
-    def send(kind: Any, *message: Any) -> None:
-        line = b"\n" + token + binascii.b2a_base64(pickle.dumps((kind, message)))
-        while line and os.getpid() == own:  # a fork of the child, which comes here as well, has no say
-            line = line[os.write(answering, line) :]
+    def send(kind: bytes, *message: Any) -> None:
+        if os.getpid() == own:  # a fork of the child, which comes here as well, has no say
+            answering.put(kind, b"", pickle.dumps(message))
 
     try:
         FORKS.set(False)
@@ -110,11 +109,11 @@ def _answer(
         if "torch" in sys.modules:  # whose threads a fork does not have
             sys.modules["torch"].set_num_threads(1)
         before = {*os.environ.items()}
-        told = [partial(send, at) if callable(one) else one for at, one in enumerate(arguments)]
+        told = [partial(send, b"told", at) if callable(one) else one for at, one in enumerate(arguments)]
         try:
-            end: Any = "gave", function(*told), dict(os.environ.items() - before), sys.path
+            end: Any = b"gave", function(*told), dict(os.environ.items() - before), sys.path
         except AblateError as error:
-            end = "raised", error
+            end = b"fell", error
         out.flush()
         send(*end)
     except BaseException as error:
@@ -123,40 +122,34 @@ def _answer(
     os._exit(0)
 
 
-def _heard(
-    child: int, answers: int, output: int, token: bytes, printed: bytearray
-) -> Iterator[tuple[Any, Any]]:
+def _heard(child: int, answers: Channel, output: int, printed: bytearray) -> Iterator[tuple[bytes, Any]]:
     """What a child sends, and last how it ended, which the process says and not the pipe."""
     if not (limit := os.environ.get(SILENCE, "1800")).isdecimal():
         raise StudyError(f"{SILENCE}: expected a number of seconds, but {limit!r} came")
-    last, sent = time.monotonic(), bytearray()
-    poll = select.poll()
+    poll, last, ended = select.poll(), time.monotonic(), ""
     poll.register(output, select.POLLIN)
     poll.register(answers, select.POLLIN)
-    while True:
+    while not ended:
         over = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        ready = dict(poll.poll(0 if over else TICK))
-        for descriptor, into in ((output, printed), (answers, sent)):  # what it printed before it sent
-            if descriptor in ready:
-                into += (chunk := os.read(descriptor, PIPE))
-                if not chunk:
-                    poll.unregister(descriptor)
+        if output in dict(poll.poll(0 if over else TICK)):
+            printed += os.read(output, PIPE)  # before what it sent then
         if len(printed) > 3 * SHOWN:
             printed[SHOWN:-SHOWN] = b"\n...\n"
-        *lines, sent[:] = sent.split(b"\n") if sent.endswith(b"\n") else [sent]
-        for line in lines:
-            if line.startswith(token):  # otherwise the code wrote there
+        try:
+            for kind, _, payload in answers.frames():
                 last = time.monotonic()
-                yield Known(BytesIO(binascii.a2b_base64(line[len(token) :]))).load()
-        ended = ""
+                yield kind, Known(BytesIO(payload)).load()
+        except EOFError:
+            time.sleep(TICK / 10_000)
+        except ValueError as error:
+            ended = str(error)
         if over:
             exited = over.si_code == os.CLD_EXITED
             how = f"status {over.si_status}" if exited else signal.strsignal(over.si_status)
             ended = f"it ended its process ({how}) before it was done"
         elif time.monotonic() - last > int(limit):
             ended = f"it took longer than {limit} s, which {SILENCE} can raise"
-        if ended:
-            return (yield "ended", [ended])
+    yield b"over", ended
 
 
 class Known(pickle.Unpickler):
@@ -169,10 +162,15 @@ class Known(pickle.Unpickler):
         raise StudyError(f"{module}.{name}: expected plain values (numbers, texts), but a {name} came")
 
 
-def _children() -> set[int]:
-    """The processes that this one started or inherited."""
-    found = set[int]()
-    for thread in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):
-            found |= set(map(int, (thread / "children").read_text().split()))
+def children(process: int) -> list[int]:
+    """The processes that one started or inherited, as far as Linux tells."""
+    found = list[int]()
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            found += map(int, (thread / "children").read_text().split())
     return found
+
+
+def family(process: int) -> list[int]:
+    """A process and all below it, whose groups may be their own."""
+    return [process, *(one for child in children(process) for one in family(child))]

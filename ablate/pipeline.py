@@ -19,7 +19,7 @@ from ablate.metrics import METRICS
 from ablate.plugins import is_users
 from ablate.store.results import VARIATIONS, ResultsFolder, below, find_study
 from ablate.study.external import ExternalStudy
-from ablate.study.fields import folder_name, unknown_name
+from ablate.study.fields import unknown_name
 from ablate.study.options import Options
 from ablate.study.sources import read_source
 from ablate.study.study import Profile, Study, load_study
@@ -195,18 +195,10 @@ def require_metrics(study: Study) -> None:
         raise StudyError("\n".join(faults))
 
 
-def require_plain_name(part: str, name: str) -> None:
-    """Refuse a name that would not be a folder below the one it belongs in."""
-    try:
-        folder_name(name)
-    except ValueError as error:
-        raise StudyError(f"{part}: {error}, but {name!r} came") from None
-
-
 def require_sound(study: Study, options: Options) -> None:
     """Find before any training what would only be found after it: metrics, names, the report's folder."""
     require_metrics(study)
-    require_plain_name("name", study.name)
+    below(options.report, study.name)
     if study.name == VARIATIONS:
         raise StudyError(f"name: {VARIATIONS} is the folder of a study's variations; choose another name")
     there = next(path for path in [options.report, *options.report.absolute().parents] if path.exists())

@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -26,20 +26,17 @@ class Lasting:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        """Write, or do nothing."""
-        with self._outlasting():
-            self.stream.write(text)
+        """Write, if it can."""
+        self._outlast(self.stream.write, text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or do nothing."""
-        with self._outlasting():
-            self.stream.flush()
+        """Flush, if it can."""
+        self._outlast(self.stream.flush)
 
-    @contextlib.contextmanager
-    def _outlasting(self) -> Iterator[None]:
+    def _outlast(self, act: Callable[..., object], *text: str) -> None:
         try:
-            yield
+            act(*text)
         except OSError as error:
             self.fault = str(error)
             with contextlib.suppress(OSError):  # what it still holds would be tried again at the end

@@ -34,9 +34,8 @@ DATASETS: dict[str, Callable[[str, Request], Source]] = {
 }
 """Datasets by name; one's own images are `folder:PATH`, or returned by `package.module:function`."""
 
-ARCHIVES = {name: subset.archive for name, subset in imagenette.SUBSETS.items()} | {
-    "cifar10": cifar10.ARCHIVE
-}
+ARCHIVES = {name: subset.archive for name, subset in imagenette.SUBSETS.items()}
+ARCHIVES["cifar10"] = cifar10.ARCHIVE
 """Archive of each dataset that is downloaded, or given by `data_dir`."""
 
 LARGEST_SIDE = 4096

@@ -90,9 +90,7 @@ def locked(folder: Path, progress: Progress) -> Iterator[None]:
 
 def temporary_beside(folder: Path) -> "TemporaryDirectory[str]":
     """Return a new folder beside `folder`, removed at the end of its `with`, or by `locked` after a kill."""
-    return TemporaryDirectory(
-        prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent, ignore_cleanup_errors=True
-    )
+    return TemporaryDirectory(".tmp", f"{folder.name}.", folder.parent, ignore_cleanup_errors=True)
 
 
 def _usable(folder: Path, key: str, progress: Progress) -> bool:

@@ -82,17 +82,14 @@ class Dataset:
         """
         if fraction == 0 and not isinstance(fraction, bool):
             return np.array(self.train.labels)
-        if self.noise is None:
-            if is_fraction(fraction):
-                return symmetric_noise(self.train.labels, self.train.names, len(self.classes), fraction)
-            fault = f"expected the part of wrong labels, 0 to below 1, but {fraction!r} came"
-        elif fraction in self.noise.fractions:
-            return np.array(self.noise.labels[self.noise.fractions.index(fraction)], dtype=np.int64)
-        else:
-            *known, last = (f"{known:g}" for known in (0, *self.noise.fractions))
-            expected = f"expected {', '.join(known)} or {last}, of which it has lists"
-            fault = self.noise.fault or f"{expected}, but {fraction!r} came"
-        raise DataError(f"label_noise of {self.name}: {fault}")
+        noise = self.noise
+        if noise is None and is_fraction(fraction):
+            return symmetric_noise(self.train.labels, self.train.names, len(self.classes), fraction)
+        if noise is not None and fraction in noise.fractions:
+            return np.array(noise.labels[noise.fractions.index(fraction)], dtype=np.int64)
+        known = ", ".join(f"{one:g}" for one in (0, *noise.fractions)) if noise else "0 to below 1"
+        fault = f"expected {known} as the part of wrong labels, but {fraction!r} came"
+        raise DataError(f"label_noise of {self.name}: {(noise and noise.fault) or fault}")
 
     def fingerprint_with(self, fraction: float) -> str:
         """Return the fingerprint with a fraction of the training labels wrong; at 0 the plain one."""

@@ -77,9 +77,7 @@ def decode_all(
     Returns a line for each file that cannot be decoded; its row is not meaningful.
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise DataError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on, so files cut short would turn grey; switch it off"
-        )
+        raise DataError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: cut files would turn grey; switch it off")
 
     def decode_row(row: int) -> str | None:
         original = originals[row]

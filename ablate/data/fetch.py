@@ -135,10 +135,9 @@ def extract(packed: Path, target: Path, archive: Archive, request: Request) -> N
                             shutil.copyfileobj(cast("IO[bytes]", tar.extractfile(member)), file)
                     if count % 100 == 0:
                         request.progress(f"unpacking {packed.name}", count + 1, 0)
-    except DataError as error:
-        raise DataError(f"{packed} was refused: {error}. Nothing of it was kept.") from error
     except Exception as error:  # hostile bytes make tarfile, gzip and zlib raise many kinds
-        raise DataError(f"{packed} cannot be unpacked: {error!r}. Nothing of it was kept.") from error
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{packed} was refused: {reason}. Nothing of it was kept.") from error
 
 
 def _is_expected(member: tarfile.TarInfo, expected: re.Pattern[str]) -> bool:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import ablate
+from ablate.channel import Channel, channels
 from ablate.errors import FOREIGN_FAULTS, StoppedError, first_line, of_machine
-from ablate.execution.channel import Channel, channels
-from ablate.guarded import Known
+from ablate.guarded import Known, family
 from ablate.store.records import Status
 
 POLL_SECONDS = 0.5
@@ -120,9 +120,8 @@ class _Worker:
     channel: Channel
     job: Job | None = None
     attempt: int = 0
-    given: float = 0.0
     begun: float = inf
-    heard: float = inf
+    heard: float = 0.0
     child: int = 0
 
 
@@ -197,8 +196,7 @@ class LocalExecutor:
         while self._waiting and len(self._busy) < self.workers:
             job, attempt = self._waiting.popleft()
             worker = self._idle.pop() if self._idle else self._spawn()
-            worker.job, worker.attempt, worker.given = job, attempt, time.monotonic()
-            worker.begun = worker.heard = inf
+            worker.job, worker.attempt, worker.begun, worker.heard = job, attempt, inf, time.monotonic()
             self._busy.append(worker)
             with contextlib.suppress(ConnectionError):  # it died while idle: found by the next look at it
                 task = pickle.dumps((sys.path, job, attempt))
@@ -245,22 +243,24 @@ class LocalExecutor:
                 if worker.job is not job:
                     return
         except (EOFError, OSError):
+            said = b""
             with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(END_SECONDS)
-            code, began = worker.process.poll(), worker.begun < inf
-            said = self._release(worker, keep=False)
-            if code is None or code >= 0 or (attempt == ATTEMPTS and not began):
-                raise StoppedError(f"a worker failed (status {code}: {said}): {KEPT}") from None
+                said = worker.process.communicate(timeout=END_SECONDS)[1]
+            code = worker.process.returncode
+            self._release(worker, keep=False)
+            if code is None or code >= 0 or (attempt == ATTEMPTS and worker.begun == inf):
+                last = said.decode(errors="replace").strip().rpartition("\n")[2]
+                raise StoppedError(f"a worker failed (status {code}: {last}): {KEPT}") from None
             if lost := self._ended(job, attempt, code):
                 yield lost
             return
         reason = ""
         if self.timeout is not None and now - worker.begun > self.timeout:
             reason = f"took longer than {self.timeout:g} s"
-        elif self.stall is not None and now - worker.heard > self.stall:
-            reason = f"said nothing for {self.stall:g} s"
-        elif worker.begun == inf and now - worker.given > START_SECONDS:
+        elif worker.begun == inf and now - worker.heard > START_SECONDS:
             raise StoppedError(f"a worker did not start in {START_SECONDS:g} s: {KEPT}")
+        elif worker.begun < inf and now - worker.heard > (self.stall or inf):
+            reason = f"said nothing for {self.stall:g} s"
         if reason:
             self._release(worker, keep=False)
             yield Lost(job.name, "timeout", reason, attempt)
@@ -289,28 +289,28 @@ class LocalExecutor:
         killer = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
         return Lost(job.name, "killed", f"its process was killed by {killer}{said}", attempt)
 
-    def _release(self, worker: _Worker, *, keep: bool) -> str:
-        """The worker's job is over. One whose state is in doubt is not used again; what it said last."""
+    def _release(self, worker: _Worker, *, keep: bool) -> None:
+        """The worker's job is over. One whose state is in doubt is not used again."""
         self._busy.remove(worker)
         worker.job = None
-        if not keep:
-            return self._kill(worker)
-        self._idle.append(worker)
-        return ""
+        if keep:
+            self._idle.append(worker)
+        else:
+            self._kill(worker)
 
-    def _kill(self, worker: _Worker) -> str:
+    def _kill(self, worker: _Worker) -> None:
         """Hang up, for the supervisor to end what it started; one that does not is killed with all that."""
         worker.channel.hang_up()
         with contextlib.suppress(subprocess.TimeoutExpired):
             worker.process.wait(END_SECONDS if worker.child else 0)
-        if worker.process.poll() != 0:
-            below = family(worker.process.pid) if worker.process.returncode is None else []
-            for process in (*below, worker.child):
-                for kill in (os.killpg, os.kill) if process else ():
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        kill(process, signal.SIGKILL)
-        _, said = worker.process.communicate()
-        return said.decode(errors="replace").strip().rpartition("\n")[2]
+        for process in family(worker.process.pid) if worker.process.poll() is None else ():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process, signal.SIGKILL)
+        if worker.process.wait() and worker.child:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(worker.child, signal.SIGKILL)
+        assert worker.process.stderr is not None
+        worker.process.stderr.close()
 
 
 class InlineExecutor(LocalExecutor):
@@ -338,12 +338,3 @@ class InlineExecutor(LocalExecutor):
         """Drop a job, and what else one that ran would have told."""
         super().cancel(name)
         self._running = "" if self._running == name else self._running
-
-
-def family(process: int) -> list[int]:
-    """A process and all that it started, whose groups may be their own, as far as Linux tells."""
-    children = list[int]()
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            children += map(int, (thread / "children").read_text().split())
-    return [process, *(one for child in children for one in family(child))]

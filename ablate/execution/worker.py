@@ -18,10 +18,11 @@ import warnings
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from ablate.channel import LONGEST, Channel, channels
 from ablate.errors import StoppedError, first_line
-from ablate.execution.channel import LONGEST, Channel, channels
-from ablate.execution.executors import KEPT, POLL_SECONDS, Done, Event, Lost, Work, do_job, family
-from ablate.guarded import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
+from ablate.execution.executors import KEPT, POLL_SECONDS, Done, Event, Lost, Work, do_job
+from ablate.guarded import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, family, prctl
+from ablate.store.provenance import source_commit
 
 END_SECONDS = 5.0  # for a process that hung up, or is killed, to be gone
 HIGHEST_DESCRIPTOR = 4096
@@ -66,15 +67,15 @@ class Supervisor:
         self._reap()
         if fresh or self.code is not None:
             self._end()
-        self.mark, self.fresh, self.child = mark, fresh, self.child or self._forked()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.touch()
         self.since = self.log.stat().st_size
+        self.mark, self.fresh, self.child = mark, fresh, self.child or self._forked()
         with contextlib.suppress(BrokenPipeError):  # it ended: heard of soon
             self.child.put(b"job ", mark, payload)
         self.driver.put(b"went", mark, str(self.process).encode())
 
     def _forked(self) -> Channel:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.log.touch()
         (ours, theirs), own = channels(), os.getpid()
         with warnings.catch_warnings(action="ignore"):  # later Pythons warn of any thread
             self.process = os.fork()
@@ -157,8 +158,9 @@ class Supervisor:
                 said = last_line(self.log, self.since)
                 self.driver.put(b"gone", self.mark, pickle.dumps((self.code, fault, said)))
             self._end()
-        if self.log.stat().st_size > LOG_BYTES:
-            os.truncate(self.log, 0)
+        with contextlib.suppress(FileNotFoundError):
+            if self.log.stat().st_size > LOG_BYTES:
+                os.truncate(self.log, 0)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -169,8 +171,9 @@ class Supervisor:
     def _end(self) -> None:
         """Kill all that is below this process: also what left its group or session becomes its child."""
         deadline = time.monotonic() + END_SECONDS
-        if self.child is not None and self.code is None:
-            os.kill(self.process, signal.SIGKILL)
+        if self.child is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process, signal.SIGKILL)  # all there is to know where this is not Linux
         while (below := family(os.getpid())[1:]) and time.monotonic() < deadline:
             for process in below:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -185,7 +188,8 @@ class Supervisor:
 
 def last_line(log: Path, since: int = 0) -> str:
     """The last line of a log, from a byte on, that holds something, without unprintable characters."""
-    with log.open("rb") as file:
+    lines = list[str]()
+    with contextlib.suppress(FileNotFoundError), log.open("rb") as file:
         size = log.stat().st_size
         file.seek(max(0, size - TAIL, since if since < size else 0))
         lines = re.split(r"[\r\n]+", file.read().decode(errors="replace"))
@@ -200,6 +204,7 @@ def main() -> None:
     os.set_inheritable(int(descriptor), False)
     for name in (*imports, module):
         importlib.import_module(name)
+    source_commit()  # of what is imported here, for every child
     gc.freeze()  # so that children share what is imported
     work: Work = getattr(sys.modules[module], function)
     Supervisor(Channel(int(descriptor)), int(slot), Path(log), work).serve(int(parent))

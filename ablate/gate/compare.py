@@ -17,7 +17,7 @@ from rich.console import Console
 
 from ablate.analysis.arms import complete_trials, finite_numbers, of_plan
 from ablate.analysis.effects import arm_spread, effect_row
-from ablate.errors import ResultsError, StudyError
+from ablate.errors import StudyError
 from ablate.metrics import FLOORS
 from ablate.stats.effect import independent_effect, paired_effect
 from ablate.stats.intervals import mean_interval
@@ -258,7 +258,7 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
         table = ["", *(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))]
         folded = ["", f"<details><summary>{line}</summary>", *table, "", "</details>"]
         lines += ["", f"**{line}**", *table] if heads == HEADS else folded
-    write_text(path, "\n".join(lines) + "\n", "--markdown")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _rows(comparison: Comparison) -> pd.DataFrame:
@@ -270,16 +270,7 @@ def write_csv(path: Path, comparison: Comparison) -> None:
     """Write the differences unrounded, one row per arm and metric; what cannot be told is empty."""
     rows = _rows(comparison).astype({"seeds_from": "Int64", "seeds_needed": "Int64"})
     rows["arm"] = rows["arm"].map(inert)
-    write_text(path, rows.to_csv(index=False, lineterminator="\n"), "--csv")
-
-
-def write_text(path: Path, text: str, option: str) -> None:
-    """Write a text; ResultsError where that cannot be, with the option that named the file."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        fault = f"cannot be written ({error.strerror}); name another file with {option}"
-        raise ResultsError(f"{path}: {fault}") from None
+    path.write_text(rows.to_csv(index=False, lineterminator="\n"), encoding="utf-8")
 
 
 def _code(text: str) -> str:

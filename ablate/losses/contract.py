@@ -8,16 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ablate.errors import FOREIGN_FAULTS, StudyError
-from ablate.losses.cross_entropy import REDUCTIONS
+from ablate.losses.cross_entropy import REDUCTIONS, Epsilon
 from ablate.plugins import bind, explained
 
 
 class Loss(Protocol):
     """A loss of a batch of logits, which also does the smoothing of the target."""
 
-    def __call__(
-        self, logits: Tensor, target: Tensor, /, *, epsilon: float | Tensor, reduction: str
-    ) -> Tensor:
+    def __call__(self, logits: Tensor, target: Tensor, /, *, epsilon: Epsilon, reduction: str) -> Tensor:
         """The per-example losses (B,) for the reduction "none"; a scalar, their "mean" or "sum".
 
         Logits are (B, K), floating, and left as they are; targets (B,) class ids in [0, K), int64. ε is in
@@ -51,9 +49,7 @@ class ForeignLoss:
         self.takes_epsilon = "epsilon" in self._given
         self._reduces = reduces or "reduction" in self._given
 
-    def __call__(
-        self, logits: Tensor, target: Tensor, /, *, epsilon: float | Tensor, reduction: str
-    ) -> Tensor:
+    def __call__(self, logits: Tensor, target: Tensor, /, *, epsilon: Epsilon, reduction: str) -> Tensor:
         """As `Loss`."""
         code = self._codes[reduction]
         if isinstance(code, nn.Module):

@@ -15,10 +15,12 @@ from torch.nn.functional import nll_loss
 
 REDUCTIONS = ("mean", "sum", "none")
 DEFAULT_EPSILON = 0.1
+Epsilon = float | Tensor
+"""A tensor is 0-dim."""
 
 
 def cross_entropy(
-    input: Tensor, target: Tensor, *, epsilon: float | Tensor = 0.0, reduction: str = "mean"
+    input: Tensor, target: Tensor, *, epsilon: Epsilon = 0.0, reduction: str = "mean"
 ) -> Tensor:
     """Cross-entropy as torch computes it: the level of `loss` that smoothing is compared with.
 
@@ -37,7 +39,7 @@ def label_smoothing_cross_entropy(
     input: Tensor,
     target: Tensor,
     *,
-    epsilon: float | Tensor = DEFAULT_EPSILON,
+    epsilon: Epsilon = DEFAULT_EPSILON,
     weight: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -58,13 +60,10 @@ def label_smoothing_cross_entropy(
         reduction: `"mean"` (of class ids divided by the summed weight of those that count), `"sum"`, or
             `"none"` (one loss per row, shaped like the class ids).
 
-    Returns:
-        The loss: float64 for float64 logits, float32 for all others, which are widened before the softmax.
-        Over no row or weight the mean is NaN and the sum 0, as in torch. A logit of -inf makes it infinite
-        for every ε > 0; for a tensor of 0 it is NaN (0·∞), because telling 0 apart would mean waiting.
-
-    Raises:
-        ValueError: what does not fit; class ids outside [0, K) are torch's IndexError, on CUDA an assertion.
+    The loss is float64 for float64 logits, float32 for all others, which are widened before the softmax. Over
+    no row or weight the mean is NaN and the sum 0, as in torch. A logit of -inf makes it infinite for every
+    ε > 0; for a tensor of 0 it is NaN (0·∞), because telling 0 apart would mean waiting. What does not fit is
+    a ValueError; class ids outside [0, K) are torch's IndexError, on CUDA an assertion.
 
     Source: Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567
     """
@@ -124,7 +123,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
         ε: float | Tensor = DEFAULT_EPSILON,
         reduction: str = "mean",
         *,
-        epsilon: float | Tensor | None = None,
+        epsilon: Epsilon | None = None,
         weight: Tensor | None = None,
         ignore_index: int = -100,
     ) -> None:
@@ -157,7 +156,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
         return f"ε={self.ε}, reduction={self.reduction!r}, ignore_index={self.ignore_index}"
 
 
-def _checked(epsilon: float | Tensor, reduction: str) -> float | Tensor:
+def _checked(epsilon: Epsilon, reduction: str) -> float | Tensor:
     """ε as a Python float, or as the 0-dim tensor it came as."""
     if not isinstance(epsilon, Tensor):
         epsilon = float(epsilon)
@@ -165,15 +164,13 @@ def _checked(epsilon: float | Tensor, reduction: str) -> float | Tensor:
         raise ValueError(f"epsilon: expected a number or a 0-dim tensor, got shape {tuple(epsilon.shape)}")
     value = _read(epsilon)
     if value is not None and not 0.0 <= value <= 1.0:  # written so that NaN fails it
-        raise ValueError(
-            f"epsilon: expected a number in [0, 1], got {value}; 0 is no smoothing, 1 ignores the label"
-        )
+        raise ValueError(f"epsilon: expected 0 (no smoothing) to 1 (labels ignored), got {value}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction: expected one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}")
     return epsilon
 
 
-def _read(epsilon: float | Tensor) -> float | None:
+def _read(epsilon: Epsilon) -> float | None:
     """The value; None where reading it would wait for a device, and where a tensor holds none."""
     if not isinstance(epsilon, Tensor):
         return epsilon

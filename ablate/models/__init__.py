@@ -16,9 +16,7 @@ from ablate.models.torchvision_classifiers import build_timm, build_torchvision,
 from ablate.models.xresnet import xresnet18, xresnet34, xresnet50, xse_resnext50
 from ablate.plugins import bind, explained, is_foreign, load_foreign
 
-__all__ = [
-    "MODELS", "Factory", "bind_network", "build_model", "count_macs", "count_parameters",
-]  # fmt: skip
+__all__ = ["MODELS", "Factory", "bind_network", "build_model", "count_macs", "count_parameters"]
 
 Factory = Callable[..., nn.Module]
 """Called as `factory(num_classes=K, image_size=S)`; gives a network from [N, 3, S, S] to logits [N, K]."""

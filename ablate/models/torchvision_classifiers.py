@@ -63,9 +63,7 @@ def build_timm(
     except ImportError:
         raise StudyError(f"network 'timm:{name}': needs timm; run `pip install 'ablate[timm]'`") from None
     if name not in timm.list_models():
-        raise StudyError(
-            f"network 'timm:{name}': timm has none of that name.{nearest(name, timm.list_models())}"
-        )
+        raise StudyError(f"network 'timm:{name}': timm has no such one.{nearest(name, timm.list_models())}")
     own: dict[str, Any] = {"num_classes": num_classes} if num_classes is not None else {}
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if image_size is not None and config is not None and config.fixed_input_size:

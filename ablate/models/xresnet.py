@@ -87,9 +87,7 @@ def _assemble(
 class ResidualBlock(nn.Module):
     """Convolutions and, beside them, a shortcut: of their sum the activation."""
 
-    def __init__(
-        self, convs: Sequence[nn.Module], shortcut: Sequence[nn.Module], activation: nn.Module
-    ) -> None:
+    def __init__(self, convs: list[nn.Module], shortcut: list[nn.Module], activation: nn.Module) -> None:
         super().__init__()
         self.convs, self.shortcut = nn.Sequential(*convs), nn.Sequential(*shortcut)
         self.activation = activation

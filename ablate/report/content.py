@@ -38,9 +38,6 @@ def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False)
     make_writable(report_dir, [report_dir / "figures"], "the report cannot be written", "--report")
     plan = open_plan(results)
     tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
-    with optional():
-        for former in ("contrasts", "trends"):  # rows of the effects table now
-            (results.root / f"{former}.csv").unlink(missing_ok=True)
     return write_pages(tables, plan, results, report_dir, pdf=pdf)
 
 

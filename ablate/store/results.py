@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from ablate.errors import RecordError, ResultsError, first_line, nearest
+from ablate.errors import RecordError, ResultsError, StudyError, first_line, nearest
+from ablate.study.fields import folder_name
 from ablate.study.trials import Plan
 
 Stored = TypeVar("Stored", bound=BaseModel)
@@ -81,11 +82,11 @@ class ResultsFolder:
 
 
 def below(root: Path, *names: str) -> Path:
-    """A folder in another, whatever a plan or option says: what would lie elsewhere is a `ResultsError`."""
-    path = root.joinpath(*names)
-    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
-        raise ResultsError(f"{path}: expected a folder below {root}; nothing is written elsewhere")
-    return path
+    """A folder in another, of plain names; any other name, whoever gave it, is a `StudyError`."""
+    try:
+        return root.joinpath(*map(folder_name, names))
+    except ValueError as error:
+        raise StudyError(f"name: {error}, but {'/'.join(names)!r} came") from None
 
 
 TEMPORARY = ".tmp"

@@ -238,11 +238,9 @@ LATER_FIELDS: dict[str, Any] = {
     name: field.default for name, field in Fields.model_fields.items() if not field.is_required()
 }
 """Fields with a default, and the default: what training did before the field was there."""
-CHOICES: dict[str, tuple[str, ...]] = {
-    **{name: get_args(field.annotation) for name, field in Fields.model_fields.items()},
-    **{"recipe": tuple(RECIPES), "augmentation": ("none",)},
-    **{"optimizer": OPTIMIZERS, "schedule": SCHEDULES},
-}
+CHOICES = {name: get_args(field.annotation) for name, field in Fields.model_fields.items()}
+CHOICES |= {"recipe": tuple(RECIPES), "augmentation": ("none",)}
+CHOICES |= {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 """Field name to the texts that it may be, import paths aside; () where any text, or none, may do."""
 
 
@@ -255,9 +253,9 @@ def describe_fields() -> dict[str, dict[str, Any]]:
         bounds = {sign: schema[bound] for bound, sign in signs.items() if bound in schema}
         words = CHOICES[name] or (schema["type"], *(f"{sign} {end:g}" for sign, end in bounds.items()))
         recipes = {of: getattr(values, name) for of, values in RECIPES.items() if name in Recipe.model_fields}
-        described[name] = {"values": ", ".join(words), "type": schema["type"], "bounds": bounds}
-        described[name] |= {"meaning": schema["description"], "recipes": recipes}
-        described[name] |= {"default": defaults[name]} if name in defaults else {}
+        facts = {"values": ", ".join(words), "type": schema["type"], "bounds": bounds, "recipes": recipes}
+        facts |= {"default": defaults[name]} if name in defaults else {}
+        described[name] = facts | {"meaning": schema["description"]}
     return described
 
 
@@ -367,14 +365,11 @@ def in_plain_words(error: ValidationError, kind: str, known: Iterable[str]) -> S
         elif item["type"] == "missing":
             remedy = "add it to the study's base" if name in FIELD_NAMES else "give it one"
             line = f"{name}: no value is set; {remedy}"
-        elif item["type"] == "tuple_type" and "factors" in item["loc"]:
-            line = (
-                f"{name}: expected a tuple or list of levels, but {came!r} ({type(came).__name__}) came; "
-                f"for a single level write ({came!r},)"
-            )
         else:
             choices = CHOICES.get(name) if isinstance(came, str) else ()
             hint = f".{nearest(came, choices)}" if choices else ""
+            if item["type"] == "tuple_type" and "factors" in item["loc"]:
+                message, hint = "expected a tuple or list of levels", f"; for one level write ({came!r},)"
             message = message[0].lower() + message[1:]
             line = f"{name}: {message}, but {came!r} ({type(came).__name__}) came{hint}"
         lines.append(line)

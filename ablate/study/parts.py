@@ -10,12 +10,11 @@ from ablate.study.fields import Levels
 PART, ALL, NONE = "part", "all parts", "no parts"
 """The factor, and its two ends: nothing is off, everything is."""
 Design = Literal["without", "only", "both"]
+Ends = dict[str, tuple[str, ...]]
 BASELINES = {"without": ALL, "only": NONE, "both": ALL}
 
 
-def part_levels(
-    parts: Mapping[str, Levels], design: str
-) -> tuple[dict[str, Levels], dict[str, tuple[str, ...]]]:
+def part_levels(parts: Mapping[str, Levels], design: str) -> tuple[dict[str, Levels], Ends]:
     """The factor's levels with the fields that they set, and the ends that each is compared with.
 
     Without one part may be only the other: such an arm is trained once, has both names and both comparisons.
@@ -32,7 +31,7 @@ def part_levels(
         found.append((f"only {part}", {name: off[name] for name in off if name not in fields}, NONE))
     left_out = {"without": NONE, "only": ALL}.get(design)
     found = [arm for arm in found if left_out not in (arm[0], arm[2])]
-    levels, ends = dict[str, Levels](), dict[str, tuple[str, ...]]()
+    levels, ends = dict[str, Levels](), Ends()
     for name, fields, end in found:
         twin = next((known for known, own in levels.items() if own == fields), None)
         if twin is None:

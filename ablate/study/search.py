@@ -20,9 +20,7 @@ LOG_LEVELS = 25
 """Of a range with log that does not say how many: over three decades eight a decade."""
 TUNING, DECLARED, RETUNED = "tuning", "as declared", "re-tuned"
 """The factor that a study with `retune` is run with, and its levels."""
-Condition = Annotated[
-    dict[str, Any], Field(description="searched only where these other searched fields have these values")
-]
+Condition = Annotated[dict[str, Any], Field(description="searched only where others have these values")]
 
 
 class Range(Declaration):

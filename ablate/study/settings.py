@@ -38,9 +38,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     for setting in settings:
         name, _, values = setting.partition("=")
         if not name or not values or name in parsed:
-            raise StudyError(
-                f"--set {setting}: expected FIELD=VALUE, or FIELD=A,B to sweep it; each field once"
-            )
+            raise StudyError(f"--set {setting}: expected FIELD=VALUE, or =A,B to sweep it; each field once")
         parsed[name] = _values(values)
     return parsed
 

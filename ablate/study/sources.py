@@ -50,7 +50,7 @@ def read_source(name: str, folder: Path | None = None) -> Source:
         spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise StudyError(
-            f"{name}: module {module!r} cannot be found; put it beside the study file, or install its package"
+            f"{name}: module {module!r} is not found; put it beside the study file, or install it"
         )
     origin = Path(spec.origin)
     alone = _sha256(origin.read_bytes())

@@ -411,9 +411,8 @@ def load_study(path: str | Path) -> Study:
         raise StudyError(f"{path}: the study is not valid:\n{textwrap.indent(str(error), '  ')}") from None
     except FOREIGN_FAULTS as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        place = f"{path}, line {frames[-1].lineno}" if frames else path
-        reason = f"{type(error).__name__}: {error}"
-        raise StudyError(f"{place}: running the study file fails: {reason}") from error
+        place, kind = f"{path}, line {frames[-1].lineno}" if frames else path, type(error).__name__
+        raise StudyError(f"{place}: running the study file fails: {kind}: {error}") from error
     study = names.get("study")
     if not isinstance(study, Study):
         came = f"a {type(study).__name__}" if study is not None else "nothing of that name"

@@ -103,14 +103,15 @@ FORMER_EFFECTS = {"arm": "term", "baseline": "against", "n_pairs": "n"}  # while
 
 def _read_table(folder: ResultsFolder, table: str, digests: Mapping[str, str]) -> pd.DataFrame:
     path = folder.root / f"{table}.csv"
-    if not path.exists() and path.name not in folder.unwritten:
+    if raw := folder.unwritten.get(path.name):
+        return _parsed(path, table, raw.decode())
+    if not path.exists():
         if table not in FIRST and table not in digests:
             return frame(table, [])
         raise RecordError(f"{path}: the table is missing; {REMEDY}")
     with readable(path, REMEDY):
-        raw = folder.read(path.name)
-        known = not digests or path.name in folder.unwritten
-        if not known and hashlib.sha256(raw).hexdigest() != digests.get(table):
+        raw = path.read_bytes()
+        if digests and hashlib.sha256(raw).hexdigest() != digests.get(table):
             raise ValueError("it does not match its digest")
         content = raw.decode()
         if not content.endswith("\n"):

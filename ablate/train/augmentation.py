@@ -61,11 +61,9 @@ def check_augmentation(fields: Fields) -> None:
     augmentation = build_augmentation(fields)
     if augmentation is None:
         return
-    drawn, images = augmentation.draw(3, seed=0), torch.empty(3, 3, fields.image_size, fields.image_size)
-    images.uniform_(generator=torch.Generator().manual_seed(0))
-    wanted = (
-        f"float32 images {list(images.shape)} of 0 to 1 to give finite ones of that shape, alike in any batch"
-    )
+    drawn, size = augmentation.draw(3, seed=0), fields.image_size
+    images = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    wanted = f"float32 {list(images.shape)} of 0 to 1 to give finite ones of that shape, alike in any batch"
     with explained("augmentation", fields.augmentation, wanted):
         made, again = augmentation(images.clone(), drawn), augmentation(images[1:].clone(), drawn[1:])
         if made.shape != images.shape or made.dtype != images.dtype or not made.isfinite().all():

@@ -41,7 +41,6 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
 Build = Callable[[int], nn.Module]
 """Builds a network on the CPU; the argument seeds its weights."""
 
-
 Work = Callable[[Tensor], tuple[Tensor, ...]]
 """What the device does with images of an index; the results of a replay are to be read before the next."""
 

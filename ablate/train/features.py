@@ -60,8 +60,7 @@ def penultimate_features(
             features, labels = _head_inputs(model, head, images, fields, index)
             facts[split] = scatter_of(features, labels, span)
             if plane is not None:
-                of_each = [np.flatnonzero(labels == k)[:POINTS_PER_CLASS] for k in PLANE_CLASSES]
-                some = np.concatenate(of_each)
+                some = np.concatenate([np.flatnonzero(labels == k)[:POINTS_PER_CLASS] for k in PLANE_CLASSES])
                 points = features[some].astype(np.float64) @ plane[:-1] + plane[-1]
                 projections[f"projection_{split}"] = points.astype(np.float32)
                 projections[f"projection_{split}_labels"] = labels[some]

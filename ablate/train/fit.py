@@ -39,10 +39,8 @@ class Fitted:
 class DivergedError(Exception):
     """A loss was not finite: in an epoch, at a step of it where that is known, after those of the history."""
 
-    def __init__(
-        self, message: str, epoch: int, step: int | None = None, history: Sequence[Epoch] = ()
-    ) -> None:
-        super().__init__(message)
+    def __init__(self, what: str, epoch: int, step: int | None = None, history: Sequence[Epoch] = ()) -> None:
+        super().__init__(what)
         self.epoch, self.step, self.history = epoch, step, history
 
 

@@ -163,9 +163,8 @@ def random_resized_crop(
     direction = torch.where(mirrored, -width, width) if mirrored is not None else width
     zero = torch.zeros_like(width)
     rows = [torch.stack([direction, zero, center_x], 1), torch.stack([zero, height, center_y], 1)]
-    grid = functional.affine_grid(
-        torch.stack(rows, 1), [len(images), images.shape[1], size, size], align_corners=False
-    )
+    shape = [len(images), images.shape[1], size, size]
+    grid = functional.affine_grid(torch.stack(rows, 1), shape, align_corners=False)
     cropped = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     return cropped.contiguous(memory_format=torch.channels_last)
 

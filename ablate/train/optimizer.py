@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ablate.models.weights import head_of
 from ablate.plugins import bind, explained, is_foreign, load_foreign, ready
@@ -21,7 +22,7 @@ CHECK_RATE, CHECK_POINTS = 0.05, 1000
 """At what rate an optimiser is tried, and in how many points of a run a schedule."""
 
 
-def build_optimizer(model: nn.Module, fields: Fields) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, fields: Fields) -> Optimizer:
     """The optimiser of a run, over a network's trainable parameters.
 
     With `decay_norms` off, weight decay leaves out every parameter of fewer than two dimensions: biases, and
@@ -44,9 +45,7 @@ def build_optimizer(model: nn.Module, fields: Fields) -> torch.optim.Optimizer:
     return code([group for group in groups.values() if group["params"]], **given)
 
 
-def bind_optimizer(
-    fields: Fields, device: torch.device
-) -> tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]:
+def bind_optimizer(fields: Fields, device: torch.device) -> tuple[Callable[..., Optimizer], dict[str, Any]]:
     """What makes the optimiser of a run, and its arguments besides the groups of parameters."""
     name, on_gpu = fields.optimizer, device.type == "cuda"
     ours: dict[str, Any] = {"lr": fields.lr, "weight_decay": fields.weight_decay, "momentum": fields.momentum}
@@ -73,7 +72,7 @@ def check_optimizer(fields: Fields) -> set[str]:
 
 
 def _try_optimizer(fields: Fields) -> None:
-    def step(network: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+    def step(network: nn.Module, optimizer: Optimizer) -> Tensor:
         torch.manual_seed(0)  # as each epoch does
         for parameter in network.parameters():
             parameter.grad = parameter.detach().cos()
@@ -85,7 +84,7 @@ def _try_optimizer(fields: Fields) -> None:
     network, saved = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Linear(2, 2)), io.BytesIO()
     begun = nn.utils.parameters_to_vector(network.parameters()).detach()
     optimizer = build_optimizer(network, fields)
-    if not isinstance(optimizer, torch.optim.Optimizer):
+    if not isinstance(optimizer, Optimizer):
         raise TypeError(f"expected a torch.optim.Optimizer, but a {type(optimizer).__name__} came")
     moved = step(network, optimizer)
     if torch.equal(moved, begun) or not moved.isfinite().all():
@@ -141,7 +140,7 @@ def check_schedule(fields: Fields) -> set[str]:
     return {*schedule.keywords}
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_rate(optimizer: Optimizer, rate: float) -> None:
     """Set the learning rate of every group; a tensor is filled, for a captured step reads it where it is."""
     for group in optimizer.param_groups:
         own = rate * group.get("rate", 1.0)
@@ -151,7 +150,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = own
 
 
-def load_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+def load_state(optimizer: Optimizer, saved: dict[str, Any]) -> None:
     """Take over the state of a stopped run's optimiser; tensors that are there are filled, not replaced."""
     if not optimizer.state or type(optimizer) not in OPTIMIZERS.values():
         rates = [group["lr"] for group in optimizer.param_groups]
@@ -166,7 +165,7 @@ def load_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
                 optimizer.state[parameters[number]][name].copy_(value)
 
 
-def clear_state(optimizer: torch.optim.Optimizer) -> None:
+def clear_state(optimizer: Optimizer) -> None:
     """Bring an optimiser that has made steps back to its beginning, in the same tensors."""
     # SGD (whose first step sets the momentum to the gradient), AdamW and RAdam begin at zeros.
     for parameter, state in optimizer.state.items():
@@ -212,6 +211,6 @@ class Ranger(torch.optim.RAdam):
             torch._foreach_copy_(list(moved), slow)
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": torch.optim.SGD, "adamw": torch.optim.AdamW, "ranger": Ranger,
 }  # fmt: skip

@@ -1,15 +1,15 @@
 """Which points of a search there are: a database says it, SQLite or PostgreSQL; records hold their values."""
 
 import contextlib
-import itertools
+import functools
 import re
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import optuna
 import sqlalchemy
@@ -25,6 +25,7 @@ from ablate.tables.tuning import objective_values, points_table, winners_of
 from ablate.tuning.points import RUNNING, Points, Values, quiet
 
 Came = TypeVar("Came")
+Method = TypeVar("Method", bound=Callable[..., Any])
 POLL_SECONDS = 1.0
 RESTART_SECONDS = 60.0  # how long a server that is gone is waited for
 SEARCH = "search"  # the user attribute of Optuna's study that holds the search, all but its points
@@ -35,6 +36,16 @@ RETEST, STUDY, TUNER = -1, -2, -3  # numbers of advisory locks, beside those of 
 TABLES = zlib.crc32(b"ablate")  # an advisory lock of one number, for all studies
 KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
 """The server drops the session of a machine that is gone without a word after a minute, not after hours."""
+
+
+def lasting(method: Method) -> Method:
+    """A method of a ledger, called again where the server of its database went away, and came back."""
+
+    @functools.wraps(method)
+    def again(self: Any, *given: Any) -> Any:
+        return self.storage.lasting(partial(method, self, *given), self._mine)
+
+    return cast(Method, again)
 
 
 class Ledger:
@@ -71,62 +82,59 @@ class Ledger:
             self._declare()
             self._write()
 
-    def change(self, act: Callable[[Points], Came]) -> Came:
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[Points]:
         """Alone with the points as others left them, in a budget that they may have raised; then stored."""
+        with self.storage.locked():
+            stored = self._stored()
+            assert stored is not None  # declared when opened
+            self.tuning, self.points.search = stored, stored.search
+            yield self.points
+            self._write()
 
-        def alone() -> Came:
-            with self.storage.locked():
-                stored = self._stored()
-                assert stored is not None  # declared when opened
-                self.tuning, self.points.search = stored, stored.search
-                came = act(self.points)
-                self._write()
-                return came
+    @lasting
+    def change(self, act: Callable[..., Came], *given: Any) -> Came:
+        """What a method of `Points` comes to."""
+        with self._changing() as points:
+            return act(points, *given)
 
-        return self.storage.lasting(alone)
-
+    @lasting
     def next_points(self) -> list[Point]:
         """Points to train, stored as begun, a stopped tuner's first; none where the budget is spent."""
         while True:
-            points, others = self.change(self._begin)
+            with self._changing():
+                others = [point for point in self.tuning.running if point.number not in self._mine]
+                points = [point for point in others if self.storage.claim(point.number)]
+                count = self.tuning.search.batch
+                if points:
+                    # Killed while it asked for a batch, their tuner had asked for the rest at once.
+                    halfway = not any(point.trial_ids for point in points)
+                    count = -len(self.tuning.points) % count if halfway else 0
+                begun = len(self.tuning.points)
+                for number in range(begun, min(begun + count, self.tuning.search.points)):
+                    first = self._first[number] if number < len(self._first) else None
+                    source: Source = "sampler" if first is None else "anchor" if number else "baseline"
+                    points.append(self.points.ask(source, first))
+                    self.storage.claim(number)
             if points or not others:
+                self._mine |= {point.number for point in points}
                 return points
             time.sleep(POLL_SECONDS)
 
-    def _begin(self, known: Points) -> tuple[list[Point], list[Point]]:
-        """Points that are this tuner's from now on, and those that others had begun before."""
-        others = [point for point in self.tuning.running if point.number not in self._mine]
-        points = [point for point in others if self.storage.claim(point.number)]
-        count = self.tuning.search.batch
-        if points:
-            # Killed while it asked for a batch, their tuner had asked for the rest at once.
-            halfway = not any(point.trial_ids for point in points)
-            count = -len(self.tuning.points) % count if halfway else 0
-        begun = len(self.tuning.points)
-        for number in range(begun, min(begun + count, self.tuning.search.points)):
-            first = self._first[number] if number < len(self._first) else None
-            source: Source = "sampler" if first is None else "anchor" if number else "baseline"
-            points.append(known.ask(source, first))
-            self.storage.claim(number)
-        self._mine |= {point.number for point in points}
-        return points, others
-
+    @lasting
     def end(self, number: int, state: State, reason: str, values: Values = ()) -> None:
         """Store what became of a running point, with its values where it is complete."""
-
-        def ending(points: Points) -> None:
+        with self._changing():
             if self.tuning.points[number].state == "running":  # else it was told just before the server went
-                points.end(number, state, reason, values)
+                self.points.end(number, state, reason, values)
             self.storage.release(number)
 
-        self.change(ending)
-
+    @lasting
     def conclude(self) -> None:
         """Store the search's importances and, once its budget is spent, its winners."""
-
-        def concluding(points: Points) -> None:
+        with self._changing():
             self._write()  # the points' table is made from it
-            changes: dict[str, object] = {"importances": points.importances()}
+            changes: dict[str, object] = {"importances": self.points.importances()}
             if self.tuning.is_spent:
                 winners = winners_of(points_table(self.results))
                 earlier = (*self.tuning.retested, *self.tuning.winners)
@@ -134,8 +142,6 @@ class Ledger:
                 changes |= {"winners": winners, "retested": retested}
             self.tuning = self.tuning.model_copy(update=changes)
             self._declare()
-
-        self.change(concluding)
 
     def _write(self) -> None:
         """Have `tuning/tuning.json` say what the database does, for readers."""
@@ -172,14 +178,9 @@ class Ledger:
         for mine, theirs in zip(here.points, stored.points, strict=False):
             if mine.trial_ids and theirs.trial_ids and mine.trial_ids != theirs.trial_ids:
                 raise self._own_search()
-        alone = self.storage.is_alone()  # else what somebody did to its rows cannot be undone
-        points = [
-            mine if theirs is None or (alone and mine and not theirs.seeds) else theirs
-            for mine, theirs in itertools.zip_longest(here.points, stored.points)
-        ]
-        while alone and points and not points[-1].seeds:
-            points.pop()
-        return stored.model_copy(update={"points": tuple(points)})
+        if self.storage.is_alone() and not all(point.seeds for point in stored.points):
+            return here  # no tuner wrote all of these rows
+        return stored.model_copy(update={"points": stored.points + here.points[len(stored.points) :]})
 
     def _own_search(self) -> ResultsError:
         fault = f"holds points of a search of its own, which {self.storage.words} does not have"
@@ -233,7 +234,7 @@ class Storage:
     errors: tuple[type[Exception], ...] = (sqlalchemy.exc.SQLAlchemyError, OptunaError)
 
     def __init__(self, path: Path) -> None:
-        self.words, self._claimed = str(path), set[int]()
+        self.words = str(path)
         with self.told():
             # By a function, here and below: SQLAlchemy reads some paths and URLs otherwise.
             creator = partial(sqlite3.connect, path, timeout=SQLITE_SECONDS, check_same_thread=False)
@@ -260,7 +261,7 @@ class Storage:
             finally:
                 self._call("pg_advisory_unlock", STUDY)
 
-    def lasting(self, act: Callable[[], Came]) -> Came:
+    def lasting(self, act: Callable[[], Came], claims: Collection[int] = ()) -> Came:
         """What `act` returns; where its server goes away, it is called again once that is back."""
         return act()
 
@@ -270,13 +271,10 @@ class Storage:
 
     def claim(self, number: int) -> bool:
         """Whether a running point, or RETEST, is this tuner's now: it was nobody's, or its tuner died."""
-        claimed = self._call("pg_try_advisory_lock", number)
-        self._claimed |= {number} if claimed else set()
-        return claimed
+        return self._call("pg_try_advisory_lock", number)
 
     def release(self, number: int) -> None:
         """Give up the claim of a point that ended."""
-        self._claimed.discard(number)
         self._call("pg_advisory_unlock", number)
 
     def _call(self, function: str, lock: int) -> bool:
@@ -308,9 +306,9 @@ class SharedStorage(Storage):
         self.words = f"--storage postgresql://{re.split('[:/?]', user)[0]}{at}{place.partition('?')[0]}"
         key = zlib.crc32(name.encode())
         self._key = key - 2**32 if key >= 2**31 else key  # signed, as PostgreSQL takes it
-        self._claimed = set()
+        self._seen = 0.0
         with self.told(), contextlib.ExitStack() as undo:
-            self._begin()
+            self._begin(())
             undo.callback(self._session.close)
             # Optuna's tables are made by one tuner at a time, also of other studies.
             self._session.execute("SELECT pg_advisory_lock(%s)", (TABLES,))
@@ -319,28 +317,28 @@ class SharedStorage(Storage):
             self._session.execute("SELECT pg_advisory_unlock(%s)", (TABLES,))
             undo.pop_all()
 
-    def _begin(self) -> None:
-        """Begin a session, with the claims of one before it that nobody has taken since."""
+    def _begin(self, claims: Collection[int]) -> None:
+        """Begin a session with the claims that one before it had."""
         with self.told():
             self._session = self._connect()
             for setting in KEEPALIVE.items():
                 self._session.execute("SELECT set_config(%s, %s, false)", setting)
         self._call("pg_advisory_lock_shared", TUNER)
-        for number in self._claimed:
+        for number in claims:
             if not self._call("pg_try_advisory_lock", number):
                 self._session.close()
                 raise ResultsError(f"{self.words}: was gone, and another tuner trains point {number} now")
 
-    def lasting(self, act: Callable[[], Came]) -> Came:
-        """The same, for a while; with the session the claims end, so that each begins with a look at it."""
-        until = time.monotonic() + RESTART_SECONDS
+    def lasting(self, act: Callable[[], Came], claims: Collection[int] = ()) -> Came:
+        """The same, if the server is back soon, and nobody took the claims, which end with a session."""
+        begun = time.monotonic()
         while True:
             try:
                 if not self._answers():
-                    self._begin()
+                    self._begin(claims)
                 return act()
             except ResultsError:
-                if self._answers() or time.monotonic() > until:
+                if self._answers() or time.monotonic() > max(begun, self._seen) + RESTART_SECONDS:
                     raise
                 time.sleep(POLL_SECONDS)
 
@@ -359,6 +357,7 @@ class SharedStorage(Storage):
     def _call(self, function: str, lock: int) -> bool:
         with self.told():
             row = self._session.execute(f"SELECT {function}(%s::int, %s::int)", (self._key, lock)).fetchone()
+        self._seen = time.monotonic()
         return row is not None and row[0] is True
 
 

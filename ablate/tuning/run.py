@@ -23,6 +23,7 @@ from ablate.study.study import Study
 from ablate.study.trials import AnyFields, Trial, arm_name
 from ablate.tables.tuning import objective_values, points_table
 from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage, point_means
+from ablate.tuning.points import Points
 
 WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}  # as heartbeats call them
 
@@ -310,7 +311,7 @@ class _Loop:
 
     def _report(self, point: Point, step: int, value: float) -> str:
         """Report a value; why the point was given up for it, or empty."""
-        reason = self.ledger.change(lambda points: points.report(point.number, step, value))
+        reason = self.ledger.change(Points.report, point.number, step, value)
         if reason:
             self._end(point, "pruned", reason)
         return reason
@@ -360,8 +361,7 @@ class _Loop:
                 reason = f"it trains the same as point {other.number}: a level changes nothing"
                 return self._end(point, "failed", reason)
         if tuple(trials) != point.trial_ids:
-            number, names = point.number, tuple(trials)
-            self.ledger.change(lambda points: points.name_trials(number, names))
+            self.ledger.change(Points.name_trials, point.number, tuple(trials))
             point = point.model_copy(update={"trial_ids": tuple(trials)})
         paths = {trial_id: self.ledger.folder.record_path(trial_id) for trial_id in trials}
         records = {trial_id: read_record(path) for trial_id, path in paths.items() if path.exists()}

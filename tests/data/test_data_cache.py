@@ -295,7 +295,7 @@ def test_noise_of_a_dataset_is_of_a_fraction_and_leaves_everything_else_alone(di
     assert array_digest(digits.noisy_train_labels(0.2)) == never_changes
     for refusable in (-0.1, 1, 1.0, 2, np.nan, np.inf, True, False, "0.1", None):
         message = refused(digits.noisy_train_labels, refusable)
-        assert message.startswith("label_noise of digits: expected the part of wrong labels, 0 to below 1")
+        assert message.startswith("label_noise of digits: expected 0 to below 1 as the part of wrong")
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_killed_at_random_it_ends_with_the_same_tables(tmp_path: Path, study: st
         for _ in range(40):
             driver = start(here)
             while done < kills and driver.poll() is None:
-                time.sleep(rng.uniform(0.05, lasts / 2))
+                time.sleep(rng.uniform(0.02, min(lasts / 2, 4)))
                 of_workers = children(driver.pid)
                 victim = rng.choice([driver.pid, *of_workers[:4]])
                 if driver.poll() is None:

@@ -358,7 +358,7 @@ def test_timm_networks_by_name() -> None:
     shapes = [{key: value.shape for key, value in of.state_dict().items()} for of in (mine, plain)]
     assert shapes[0] == shapes[1]
     built(arch="timm:vit_tiny_patch16_224")  # told its size
-    with pytest.raises(StudyError, match=r"timm has none of that name\. Did you mean 'resnet10t'"):
+    with pytest.raises(StudyError, match=r"timm has no such one\. Did you mean 'resnet10t'"):
         built(arch="timm:resnet10tt")
 
 

@@ -20,6 +20,7 @@ from ablate.study.search import Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial, build_trial
 from ablate.tuning.ledger import Ledger, Storage, point_means
+from ablate.tuning.points import Points
 from ablate.tuning.run import Tuned, tune_study
 
 NAME = "tiny/default"
@@ -42,7 +43,7 @@ def train(ledger: Ledger, point: Point, seeds: int | None = None) -> Point:
     fields = resolve(BASE, {**point.levels, "tuning_part": SEARCH.tuning_part})
     trials = [build_trial(point.levels, fields, seed, CPU, "images") for seed in point.seeds]
     point = point.model_copy(update={"trial_ids": tuple(trial.trial_id for trial in trials)})
-    ledger.change(lambda points: points.name_trials(point.number, point.trial_ids))
+    ledger.change(Points.name_trials, point.number, point.trial_ids)
     for trial in trials[:seeds]:
         record(ledger.results, trial)
     return point

@@ -27,6 +27,7 @@ from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.search import FIRST_TUNING_SEED, Search
 from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage
+from ablate.tuning.points import Points
 
 pytestmark = pytest.mark.postgres
 
@@ -116,7 +117,7 @@ def test_a_tuner_thought_dead_overwrites_nothing(
     before = other.tuning.points
     late.end(point.number, "failed", "Late.")
     with pytest.raises(ResultsError, match="cannot be used"):
-        late.change(lambda points: points.name_trials(point.number, ()))
+        late.change(Points.name_trials, point.number, ())
     assert other.next_points()
     assert other.tuning.points[: len(before)] == before
 
