@@ -195,14 +195,15 @@ SETTINGS = ["data=digits", "batch_size=64", "lr=0.002", "precision=float32"]
 def whole_study(here: Path, *options: str) -> ResultsFolder:
     here.mkdir()
     (here / "tiny.py").write_text(STUDY)
-    words = ["run", "tiny.py", "--profile", "quick", "--no-timing", "--seeds", "1", *options]
+    words = ["run", "tiny.py", "--profile", "quick", "--no-timing", "--seeds", "1", "--name", "one", *options]
     words += itertools.chain(*(("--set", setting) for setting in SETTINGS))
     own = {**os.environ, "ABLATE_CACHE": str(here.parent / "cache")}
     command = [sys.executable, "-m", "ablate", *words]
     ended = subprocess.run(command, cwd=here, env=own, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert (here / "report" / "tiny" / "quick" / "index.html").is_file()
-    return ResultsFolder(here / "results" / "tiny" / "quick")
+    variation = Path("tiny", "quick", "variations", "one")
+    assert (here / "report" / variation / "index.html").is_file()
+    return ResultsFolder(here / "results" / variation)
 
 
 @pytest.mark.cuda
