@@ -131,16 +131,6 @@ def test_closing_the_run_kills_the_workers(tmp_path: Path) -> None:
     assert all(gone(pid, within=5) for pid in pids)
 
 
-def test_workers_do_not_outlive_a_driver_that_is_killed(tmp_path: Path) -> None:
-    code = f"from test_local_executor import *; run([job(Path({str(tmp_path)!r}), 'sleep')])"
-    here = Path(__file__).parent
-    driver = subprocess.Popen([sys.executable, "-c", code], cwd=here, start_new_session=True)
-    pids = pids_in(tmp_path / "sleep.child")
-    driver.kill()
-    driver.wait()
-    assert all(gone(pid, within=10) for pid in pids)
-
-
 def test_a_worker_has_its_next_job_before_the_end_of_its_last_is_told(tmp_path: Path) -> None:
     events = run([job(tmp_path, "interval", f"job {n}") for n in range(2)], workers=1)
     told = [(type(event), event.name) for event in events if not isinstance(event, Told)]
