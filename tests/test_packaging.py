@@ -15,9 +15,7 @@ ROOT = Path(ablate.__file__).parents[1]
 
 
 @pytest.mark.slow
-def test_the_wheel_of_the_sources_runs_a_study_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_wheel_runs_a_study_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("setuptools")
     source, installed = tmp_path / "source", tmp_path / "site-packages"
     for folder in ("ablate", "studies", "docs", "tests"):
