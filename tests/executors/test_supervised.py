@@ -39,6 +39,10 @@ def sleeper(left: Path, **options: Any) -> None:
 def do(task: tuple[str, Path], slot: int, tell: Callable[[Any], None]) -> Any:
     action, left = task
     match action:
+        case "raise":
+            raise ValueError("no such thing")
+        case "reset":  # as a network that talks to a server may: the driver's pipe is whole
+            raise ConnectionResetError("by its server")
         case "exit 0":
             sys.exit(0)
         case "die 0":
@@ -82,6 +86,11 @@ def do(task: tuple[str, Path], slot: int, tell: Callable[[Any], None]) -> Any:
         case "leave and wait":
             sleeper(left, start_new_session=True)
             time.sleep(300)
+        case "talk":
+            sleeper(left)
+            while True:
+                tell("more")
+                time.sleep(0.1)
         case "stop":
             sleeper(left)
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -95,6 +104,8 @@ def do(task: tuple[str, Path], slot: int, tell: Callable[[Any], None]) -> Any:
 
 
 REASONS = {
+    "raise": r"ValueError: no such thing \(in do, line",
+    "reset": r"ConnectionResetError: by its server \(in do, line",
     "exit 0": r"SystemExit: 0 \(in do",
     "die 0": "its process exited with status 0",
     "crash with a copy": "its process was killed by SIGSEGV",
@@ -120,17 +131,20 @@ def test_the_worst_costs_its_own_job_and_says_why(tmp_path: Path) -> None:
     for name, reason in REASONS.items():
         lost = ended[name]
         assert isinstance(lost, Lost)
+        assert (lost.status, lost.attempt) == (("killed", 3) if "SIGSEGV" in reason else ("error", 1))
         with pytest.raises(ValueError, match=f"^{reason}"):
             raise ValueError(lost.reason)
     assert ended["copy returns"] == Done("copy returns", "the first", 1)
     assert all(gone(pid, within=5) for pid in pids_in(tmp_path / "leave"))
 
 
-def test_one_that_says_nothing_or_is_stopped_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
-    jobs = [Job(name, (name, tmp_path / name), fresh=True) for name in ("leave and wait", "stop")]
-    ended = endings(list(LocalExecutor(do, workers=2, stall=1.0).run(jobs)))
-    for name in ended:
-        assert ended[name] == Lost(name, "timeout", "said nothing for 1 s", 1)
+def test_one_that_says_nothing_or_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    nothing = "said nothing for 1 s"
+    reasons = {"leave and wait": nothing, "stop": nothing, "talk": "took longer than 2 s"}
+    jobs = [Job(name, (name, tmp_path / name), fresh=True) for name in reasons]
+    ended = endings(list(LocalExecutor(do, workers=3, stall=1.0, timeout=2.0).run(jobs)))
+    for name, reason in reasons.items():
+        assert ended[name] == Lost(name, "timeout", reason, 1)
         assert all(gone(pid, within=5) for pid in pids_in(tmp_path / name))
 
 
