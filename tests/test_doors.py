@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from recorded_study import Recorded, counts
-from test_main import HERE, STUDY, ablate, files, folder
+from test_main import STUDY, ablate, files, folder
 
 from ablate.errors import StudyError
 from ablate.store.records import read_records
@@ -96,13 +96,3 @@ def test_a_report_needs_no_table_to_be_written(tmp_path: Path) -> None:
     assert ended.status == 0, ended.err
     assert ended.err.count("cannot be written (Is a directory)") >= 2
     assert {name: (page / name).read_bytes() for name in usual} == usual
-
-
-@pytest.mark.slow
-def test_a_run_whose_output_folders_are_full_says_so_and_keeps_its_records(tmp_path: Path) -> None:
-    (tmp_path / "tiny.py").write_text(STUDY)
-    page = tmp_path / "report" / "tiny" / "quick"
-    (page / "index.html").mkdir(parents=True)
-    ended = ablate(tmp_path, "run", "tiny.py", *HERE)
-    assert (ended.status, "index.html: cannot be written (" in ended.err) == (1, True)
-    assert len(read_records(folder(tmp_path))) == 4

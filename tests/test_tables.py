@@ -97,8 +97,6 @@ def test_a_cut_table_is_refused(folder: ResultsFolder) -> None:
     cut, misnamed = whole[: whole.index("0.1") + 2], whole.replace("accuracy", "accurracy", 1)
     for text, message in ((cut, "cut off"), (misnamed, "other columns")):
         path.write_text(text)
-        with pytest.raises(RecordError, match="does not match its digest"):
-            read_tables(folder)
         unsealed(folder)
         with pytest.raises(RecordError, match=message):
             read_tables(folder)

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,10 +44,28 @@ def do(task: tuple[str, Path], slot: int, tell: Callable[[Any], None]) -> Any:
             raise ValueError("no such thing")
         case "reset":  # as a network that talks to a server may: the driver's pipe is whole
             raise ConnectionResetError("by its server")
+        case "stop iteration":
+            raise StopIteration
+        case "recurse":
+            return do(task, slot, tell)
         case "exit 0":
             sys.exit(0)
         case "die 0":
             os._exit(0)
+        case "abort":
+            os.abort()
+        case "kill parent":
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(300)
+        case "kill group":
+            os.killpg(os.getpgid(0), signal.SIGTERM)
+            time.sleep(300)
+        case "elsewhere":
+            os.chdir("/")
+            os.environ.clear()
+            sys.path.clear()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            threading.Thread(target=time.sleep, args=(300,)).start()
         case "crash with a copy":
             if os.fork() == 0:
                 time.sleep(300)
@@ -106,6 +125,11 @@ def do(task: tuple[str, Path], slot: int, tell: Callable[[Any], None]) -> Any:
 REASONS = {
     "raise": r"ValueError: no such thing \(in do, line",
     "reset": r"ConnectionResetError: by its server \(in do, line",
+    "stop iteration": r"StopIteration \(in do",
+    "recurse": "RecursionError: ",
+    "abort": "its process was killed by SIGABRT",
+    "kill parent": "its process was killed by ",
+    "kill group": "its process was killed by ",
     "exit 0": r"SystemExit: 0 \(in do",
     "die 0": "its process exited with status 0",
     "crash with a copy": "its process was killed by SIGSEGV",
@@ -122,7 +146,10 @@ REASONS = {
 
 @pytest.mark.slow
 def test_the_worst_costs_its_own_job_and_says_why(tmp_path: Path) -> None:
-    jobs = [Job(name, (name, tmp_path / name), fresh=True) for name in (*REASONS, "copy returns", "leave")]
+    jobs = [
+        Job(name, (name, tmp_path / name), fresh=True)
+        for name in (*REASONS, "copy returns", "leave", "elsewhere")
+    ]
     jobs += [Job("warm", ("draw", tmp_path)), Job("warm too", ("draw", tmp_path))]
     ended = endings(list(LocalExecutor(do, workers=2, logs=tmp_path).run(jobs)))
     assert {name: type(event) for name, event in ended.items()} == {
@@ -131,7 +158,7 @@ def test_the_worst_costs_its_own_job_and_says_why(tmp_path: Path) -> None:
     for name, reason in REASONS.items():
         lost = ended[name]
         assert isinstance(lost, Lost)
-        assert (lost.status, lost.attempt) == (("killed", 3) if "SIGSEGV" in reason else ("error", 1))
+        assert (lost.status, lost.attempt) == (("killed", 3) if "killed" in reason else ("error", 1))
         with pytest.raises(ValueError, match=f"^{reason}"):
             raise ValueError(lost.reason)
     assert ended["copy returns"] == Done("copy returns", "the first", 1)
@@ -220,10 +247,10 @@ def test_a_network_s_own_state_and_draws_are_the_same_however_a_study_is_run(
     monkeypatch.syspath_prepend(str(tmp_path))
     base = {"data": "synthetic", "image_size": 8, "epochs": 1, "batch_size": 32, "arch": "counting_net:Net"}
     found = []
-    for name, steps in (("once", (3,)), ("resumed", (1, 3))):
+    for name, workers, steps in (("at once", 2, (3,)), ("resumed", 1, (1, 3))):
         for seeds in steps:
             study = Study(name=name, question="?", base=base, seeds=seeds)
-            options = Options(device="cpu", workers=1, results=tmp_path, timing=False)
+            options = Options(device="cpu", workers=workers, results=tmp_path, timing=False)
             summary = run_settled(settle(study, options), options, Watcher())
             assert (summary.failed, summary.interrupted) == (0, False)
         found.append(numbers(summary.folder))
