@@ -48,7 +48,7 @@ class Concluded(SystemExit):
 Suite = StrEnum("Suite", ["loss", "step", "epoch", "sweep", "driver", "cuda", "statistics", "tune"])
 """What to measure: the benchmarks, then what is run alone: a GPU, and the simulations."""
 
-StudyFile = Annotated[Path, Argument(help="A Python file that defines `study`; it is executed.")]
+StudyFile = Annotated[Path, Argument(help="A Python file that defines `study`, or one of ablate's by name.")]
 StudyName = Annotated[
     str, Argument(help="A study that was run: NAME[/PROFILE[/VARIATION]], or its results folder.")
 ]
@@ -447,6 +447,26 @@ def publish(
     place = Path("reference", rebuild_tables(folder).study.name, name)
     published = publish_results(folder, results / place, predictions=predictions)
     _show_report(write_report(published, report_dir / place), open_page=False)
+
+
+@app.command()
+def export(
+    study: StudyName,
+    to: Annotated[Literal["tensorboard", "csv", "parquet"], Option(help="For which tools.")],
+    out: Annotated[File, Option(help="The folder [default: export/STUDY/PROFILE/TO]")] = None,
+    profile: RanProfile = None,
+    results: Results = RESULTS,
+) -> None:
+    """Write what is recorded of a study, finished or not, for other tools; the folder is replaced whole.
+
+    For TensorBoard a run per trial, comparable in its HParams page; the verdicts go with it as a table.
+    """
+    from ablate.export import export_study
+    from ablate.store.results import find_study
+
+    folder, trials = export_study(find_study(results, study, profile), to, out)
+    look = f"; tensorboard --logdir {shlex.quote(str(folder))} shows them" if to == "tensorboard" else ""
+    print_line(Console(), f"{folder}: {trials} trials{look}")
 
 
 def main() -> None:

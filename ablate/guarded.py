@@ -76,7 +76,8 @@ def guarded(function: Callable[..., Given], *arguments: Any, what: str) -> Given
             left = set(children(os.getpid())) - before
         answers.close()
         os.close(output)
-        print(printed.decode(errors="backslashreplace"), end="", file=sys.stderr, flush=True)
+        if printed:
+            print(printed.decode(errors="backslashreplace").rstrip("\n"), file=sys.stderr, flush=True)
 
 
 def prctl(option: int, value: int) -> None:
@@ -141,7 +142,7 @@ def _heard(child: int, answers: Channel, output: int, printed: bytearray) -> Ite
                 yield kind, Known(BytesIO(payload)).load()
         except EOFError:
             time.sleep(TICK / 10_000)
-        except ValueError as error:
+        except Exception as error:  # of what is no frame, or no pickle
             ended = str(error)
         if over:
             exited = over.si_code == os.CLD_EXITED

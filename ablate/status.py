@@ -72,9 +72,9 @@ def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
     plan, running = read_plan(folder), is_running(folder)
     records, faults = read_available(folder)
     for trial in plan.trials:
-        if trial.trial_id in records:
-            fault = plan.disagreement(trial, records[trial.trial_id].trial)
-            faults |= {trial.trial_id: f"plan and record disagree: {fault}"} if fault else {}
+        record = records.get(trial.trial_id)
+        if record and (fault := plan.disagreement(trial, record.trial)):
+            faults[trial.trial_id] = fault
     records = {name: record for name, record in records.items() if name not in faults}
     known = dict.fromkeys(faults, UNREADABLE) | {name: record.status for name, record in records.items()}
     states = {trial.trial_id: known.get(trial.trial_id, MISSING) for trial in plan.trials}

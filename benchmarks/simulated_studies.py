@@ -115,7 +115,7 @@ def declared(design: str, asked: str, metrics: int) -> Plan:
         baseline={"epsilon": 0.0}, comparisons=ASKED[asked], family=FAMILIES[metrics - 1],
     )  # fmt: skip
     numerics = Numerics(device="cpu", precision="float32", deterministic=True)
-    return Plan(study=study, profile="", reason="", trials=tuple(expand(study, str, lambda _: numerics)))
+    return Plan(study=study, profile="made", reason="", trials=tuple(expand(study, str, lambda _: numerics)))
 
 
 def luck(situation: Situation, seeds: int, rng: np.random.Generator) -> FloatArray:

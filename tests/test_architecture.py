@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {"study", "data", "train", "store", "execution", "terminal"},
     "pipeline": {"plugins", "study", "store", "execution", "metrics", "tables", "report", "tuning"},
     "external": {"study", "store", "stats", "tables", "report", "pipeline"},
+    "export": {"study", "store", "tables", "analysis", "report"},
     "bench": set(),
     "starter": {"plugins", "guarded", "models"},
 }  # fmt: skip
@@ -52,9 +53,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 # library -> the only rooms that may import it.
 ONLY_IN: dict[str, set[str]] = {
     "torch": {"models", "losses", "train", "execution", "doctor"}, "torchvision": {"data", "models"},
-    "pandas": {"tables", "analysis", "figures", "report", "gate", "external"},
+    "pandas": {"tables", "analysis", "figures", "report", "gate", "external", "export"},
     "matplotlib": {"figures"}, "seaborn": {"figures"}, "jinja2": {"report"}, "joblib": {"tables"},
-    "sklearn": {"data", "stats"}, "optuna": {"tuning"}, "psycopg": {"tuning"},
+    "sklearn": {"data", "stats"}, "optuna": {"tuning"}, "psycopg": {"tuning"}, "tensorboard": {"export"},
     "pydantic": {"study", "store", "execution"}, "typer": {"__main__"}, "pytest": set(),
 }  # fmt: skip
 NEED_NO_TORCH = ("report", "pipeline", "store.records", "status", "gate.check", "gate.plan")

@@ -1,5 +1,6 @@
 """Study files, modules and networks that exit, crash, hang, flood or deceive: one message, no training."""
 
+import contextlib
 import itertools
 import os
 import pickle
@@ -32,7 +33,7 @@ HOSTILE = {
     "for _ in range(100): print('x' * 10**6)\nraise ValueError('full')": "line 3: .*: ValueError: full$",
     "import os; os.write(1, b'caf\\xe9'); raise ValueError('\\udce9.png')": "ValueError: \udce9.png$",
     "raise KeyboardInterrupt": r"\(status 1\) .*: 'KeyboardInterrupt\(\)'",
-    "import os\nfor one in range(3, 99): os.fstat(one); os.write(one, b'x')": "Bad file descriptor$",
+    "import os\nfor one in range(3, 99): os.fstat(one); os.write(one, b'x')": "Bad file|something else",
     "import os\nos.closerange(3, 999)": r"\(status 1\) .*Bad file descriptor",
     "from beside import Own as Study": "beside.Own: expected plain values",
 }
@@ -62,10 +63,8 @@ def processes(word: str) -> list[int]:
     """Those that have a word in their command line."""
     found = []
     for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found += [int(process.parent.name)] if word.encode() in process.read_bytes() else []
-        except OSError:
-            continue
+        with contextlib.suppress(OSError):
+            found += [int(process.parent.name)] * (word.encode() in process.read_bytes())
     return found
 
 
@@ -143,11 +142,9 @@ def test_what_is_endless_or_huge_is_refused_and_a_dataset_is_handed_over_as_its_
 
 NETWORKS = """
 def leaves(num_classes): __import__('os')._exit(0)
-class Deceives(nn.Module):
-    def __init__(self, num_classes):
-        super().__init__()
-        self.layer = nn.Linear(3, num_classes)
-    def forward(self, images): return self.layer(images.mean((2, 3)))
+class Deceives(nn.Sequential):
+    def __init__(self, num_classes, image_size):
+        super().__init__(nn.Flatten(), nn.Linear(3 * image_size**2, num_classes))
     def register_forward_hook(self, hook): sys.exit(0)"""
 
 

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 
 import ablate.execution.trial
 from ablate.data import prepare
-from ablate.execution.trial import Heartbeat, Outcome, Task, run_trial
+from ablate.execution.trial import Heartbeat, Outcome, Task, run_trial, write_checkpoint
 from ablate.store.records import Failure, read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import resolve
@@ -84,11 +84,6 @@ def test_a_stopped_trial_goes_on_bit_for_bit(
     whole = facts(run(task))
     assert whole[1] == engine
     monkeypatch.setattr(ablate.execution.trial, "CHECKPOINT_SECONDS", 0)
-
-    def stop_in_epoch_3(heartbeat: Heartbeat) -> None:
-        if heartbeat.done == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         run(task, stop_in_epoch_3)
     assert task.checkpoint.exists()
@@ -105,7 +100,12 @@ def test_arms_of_one_seed_start_from_the_same_weights(tmp_path: Path) -> None:
     assert one.valid_nll == pytest.approx(other.valid_nll, rel=1e-4)
 
 
-def test_a_bad_checkpoint_is_as_good_as_none(task: Task) -> None:
+def stop_in_epoch_3(heartbeat: Heartbeat) -> None:
+    if heartbeat.done == 3:
+        raise KeyboardInterrupt
+
+
+def test_a_bad_checkpoint_is_as_good_as_none(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, canary = facts(run(task)), task.checkpoint.with_name("canary")
 
     class Hostile:
@@ -116,6 +116,15 @@ def test_a_bad_checkpoint_is_as_good_as_none(task: Task) -> None:
         task.checkpoint.write_bytes(content)
         assert facts(run(task)) == whole
     assert not canary.exists()
+    monkeypatch.setattr(ablate.execution.trial, "CHECKPOINT_SECONDS", 0)
+    with pytest.raises(KeyboardInterrupt):
+        run(task, stop_in_epoch_3)
+    kept = task.checkpoint.read_bytes()
+    for place in np.random.default_rng(0).integers(0, len(kept), 4):  # torch reads most of these as it likes
+        task.checkpoint.write_bytes(kept[:place] + bytes([kept[place] ^ 1]) + kept[place + 1 :])
+        assert facts(run(task)) == whole
+    write_checkpoint(task, {"model": {"another.weight": torch.zeros(1)}})  # sound, and does not fit
+    assert facts(run(task)) == whole
     torch.save({"trial_id": "0" * 16, "state": {}}, task.checkpoint)
     assert facts(run(task)) == whole
 
@@ -193,14 +202,15 @@ SETTINGS = ["data=digits", "batch_size=64", "lr=0.002", "precision=float32"]
 def whole_study(here: Path, *options: str) -> ResultsFolder:
     here.mkdir()
     (here / "tiny.py").write_text(STUDY)
-    words = ["run", "tiny.py", "--profile", "quick", "--no-timing", "--seeds", "1", *options]
+    words = ["run", "tiny.py", "--profile", "quick", "--no-timing", "--seeds", "1", "--name", "one", *options]
     words += itertools.chain(*(("--set", setting) for setting in SETTINGS))
     own = {**os.environ, "ABLATE_CACHE": str(here.parent / "cache")}
     command = [sys.executable, "-m", "ablate", *words]
     ended = subprocess.run(command, cwd=here, env=own, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert (here / "report" / "tiny" / "quick" / "index.html").is_file()
-    return ResultsFolder(here / "results" / "tiny" / "quick")
+    variation = Path("tiny", "quick", "variations", "one")
+    assert (here / "report" / variation / "index.html").is_file()
+    return ResultsFolder(here / "results" / variation)
 
 
 @pytest.mark.cuda

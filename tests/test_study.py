@@ -126,12 +126,20 @@ study = Study(question="Which ε?", base={"data": "digits", "image_size": 8}, fa
 """
 
 
-def test_a_study_file_gives_its_study_name_and_docstring(tmp_path: Path) -> None:
+def test_a_study_file_gives_its_study_name_and_docstring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = loaded(GOOD, tmp_path)
     assert (study.name, study.description) == ("my_study", "Which ε?\n\nCheap.")
     assert study.arms() == [{"epsilon": 0}, {"epsilon": 0.1}]
     with pytest.raises(StudyError, match=r"no such study file; .* Did you mean '.*my_study.py'\?"):
         load_study(tmp_path / "my_stdy.py")
+    monkeypatch.chdir(tmp_path)
+    assert load_study("eps_sweep").description.startswith("What does label smoothing do")
+    with pytest.raises(StudyError, match=r"comes with ablate: architectures, eps_sweep, .*mean 'eps_tune'\?"):
+        load_study("eps_tun")
+    Path("eps_sweep.py").write_text(GOOD)
+    assert load_study("eps_sweep").description.startswith("Which ε?")
 
 
 @pytest.mark.parametrize(

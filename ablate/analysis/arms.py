@@ -79,6 +79,13 @@ def of_plan(tables: Tables, plan: Plan) -> Tables:
     return named
 
 
+def as_recorded(plan: Plan, trials: pd.DataFrame) -> Plan:
+    """The plan; of training code that left no predictions, without the metrics that follow from these."""
+    if plan.study.trained_by and trials["predictions_sha256"].isna().all():
+        return plan.model_copy(update={"study": plan.study.of_numbers_alone()})
+    return plan
+
+
 def plain_name(name: str) -> str:
     """A name with the line breaks that a CSV leaves it."""
     return "\n".join(name.splitlines())

@@ -129,7 +129,10 @@ def find_originals(name: str, *, data_dir: Path | None = None) -> Originals:
 
 def default_cache_dir() -> Path:
     """The folder for downloads and decoded images: $ABLATE_CACHE, or ablate's by the XDG specification."""
-    if own := os.environ.get("ABLATE_CACHE"):
-        return Path(own).expanduser()
-    shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (shared if shared.is_absolute() else Path.home() / ".cache") / "ablate"
+    try:
+        if own := os.environ.get("ABLATE_CACHE"):
+            return Path(own).expanduser()
+        shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        return (shared if shared.is_absolute() else Path.home() / ".cache") / "ablate"
+    except RuntimeError:
+        raise DataError("ABLATE_CACHE: expected a folder, as this user has no home folder; set it") from None

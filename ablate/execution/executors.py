@@ -22,7 +22,7 @@ from typing import Any
 import ablate
 from ablate.channel import Channel, channels
 from ablate.errors import FOREIGN_FAULTS, StoppedError, first_line, of_machine
-from ablate.guarded import Known, family
+from ablate.guarded import Known
 from ablate.store.records import Status
 
 POLL_SECONDS = 0.5
@@ -118,11 +118,12 @@ class _Worker:
     slot: int
     process: subprocess.Popen[bytes]
     channel: Channel
+    mark: bytes
+    """What stands in the environment of all that it started."""
     job: Job | None = None
     attempt: int = 0
     begun: float = inf
     heard: float = 0.0
-    child: int = 0
 
 
 class LocalExecutor:
@@ -207,6 +208,7 @@ class LocalExecutor:
         """A supervisor, in a process group of its own, that finds no module of the user's."""
         slot = min(set(range(self.workers)) - {worker.slot for worker in [*self._idle, *self._busy]})
         environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # deterministic cuBLAS, if asked
+        environment["ABLATE_WORKER"] = mark = os.urandom(16).hex()
         environment[THEIRS] = os.environ.get("PYTHONPATH", "")
         paths = [path for path in map(os.path.abspath, sys.path) if path != str(self.apart)]
         environment["PYTHONPATH"] = os.pathsep.join([*paths, str(Path(ablate.__file__).parents[1])])
@@ -223,7 +225,7 @@ class LocalExecutor:
                 )  # fmt: skip
         except OSError as error:
             raise StoppedError(f"a worker cannot be started ({error}): {KEPT}") from None
-        return _Worker(slot, process, ours)
+        return _Worker(slot, process, ours, mark.encode())
 
     def _look_at(self, worker: _Worker) -> Iterator[Event]:
         job, attempt, now = worker.job, worker.attempt, time.monotonic()
@@ -233,7 +235,7 @@ class LocalExecutor:
             for kind, _, payload in worker.channel.frames():
                 worker.heard = now
                 if kind == b"went":
-                    worker.begun, worker.child = now, int(payload)
+                    worker.begun = now
                     continue
                 event = self._heard(job, attempt, kind, payload)
                 if not isinstance(event, Told):
@@ -302,13 +304,14 @@ class LocalExecutor:
         """Hang up, for the supervisor to end what it started; one that does not is killed with all that."""
         worker.channel.hang_up()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.process.wait(END_SECONDS if worker.child else 0)
-        for process in family(worker.process.pid) if worker.process.poll() is None else ():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process, signal.SIGKILL)
-        if worker.process.wait() and worker.child:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(worker.child, signal.SIGKILL)
+            worker.process.wait(END_SECONDS if worker.begun < inf else 0)
+        if worker.process.poll() != 0:
+            worker.process.kill()
+            for path in Path("/proc").glob("[0-9]*/environ"):
+                with contextlib.suppress(OSError):
+                    if worker.mark in path.read_bytes():
+                        os.kill(int(path.parent.name), signal.SIGKILL)
+        worker.process.wait()
         assert worker.process.stderr is not None
         worker.process.stderr.close()
 

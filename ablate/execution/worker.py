@@ -12,6 +12,7 @@ import re
 import resource
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -46,10 +47,8 @@ class Supervisor:
         """Have jobs done, one after the other, until the driver hangs up or dies."""
         try:
             while os.getppid() == parent:
-                wait(
-                    [self.driver, *([self.child, self.pidfd or self.child] if self.child else [])],
-                    POLL_SECONDS,
-                )
+                child = [self.child, self.pidfd or self.child] if self.child else []
+                wait([self.driver, *child], POLL_SECONDS)
                 for kind, mark, payload in self.driver.frames():
                     self._begin(mark, payload, fresh=kind == b"once")
                 if self.child is not None:
@@ -73,7 +72,7 @@ class Supervisor:
         self.mark, self.fresh, self.child = mark, fresh, self.child or self._forked()
         with contextlib.suppress(BrokenPipeError):  # it ended: heard of soon
             self.child.put(b"job ", mark, payload)
-        self.driver.put(b"went", mark, str(self.process).encode())
+        self.driver.put(b"went", mark, b"")
 
     def _forked(self) -> Channel:
         (ours, theirs), own = channels(), os.getpid()
@@ -106,11 +105,13 @@ class Supervisor:
         high = max(3, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], HIGHEST_DESCRIPTOR) - 16)
         supervisor = Channel(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, high))
         end.close()
+        sending = threading.Lock()  # code may tell from threads
 
         def send(kind: bytes, mark: bytes, payload: bytes) -> None:
             if os.getpid() != own:
                 os._exit(0)  # a copy that the code forked has no say
-            supervisor.put(kind, mark, payload)
+            with sending:
+                supervisor.put(kind, mark, payload)
 
         while True:
             wait([supervisor])
@@ -130,9 +131,8 @@ class Supervisor:
                     send(b"stop", mark, str(error).encode(errors="backslashreplace"))
                     continue
                 except Exception as error:
-                    ended = Lost(
-                        job.name, "error", f"its outcome cannot be sent: {first_line(error)}", number
-                    )
+                    reason = f"its outcome cannot be sent: {first_line(error)}"
+                    ended = Lost(job.name, "error", reason, number)
                     outcome = pickle.dumps(ended)
                 send(b"done" if isinstance(ended, Done) else b"lost", mark, outcome)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablate.analysis.arms import complete_trials, identical_arms, labels_of, level_label, of_plan
+from ablate.analysis.arms import as_recorded, complete_trials, identical_arms, labels_of, level_label, of_plan
 from ablate.analysis.effects import effects_table
 from ablate.analysis.timing import timing_pass, timing_table
 from ablate.analysis.tuning import read_search, retested
@@ -48,8 +48,7 @@ def write_pages(
 
     The same tables give the same bytes; records are not read.
     """
-    if plan.study.trained_by and tables["trials"]["predictions_sha256"].isna().all():
-        plan = plan.model_copy(update={"study": plan.study.of_numbers_alone()})
+    plan = as_recorded(plan, tables["trials"])
     derived = derived_tables(tables, plan)
     write_tables(results, derived)
     figures = draw_figures({**tables, **derived}, plan, pdf=pdf)

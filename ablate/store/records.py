@@ -211,10 +211,9 @@ def read_predictions(folder: ResultsFolder, record: Record) -> Predictions:
     """Read a complete trial's predictions; a file that its record does not vouch for is a `RecordError`."""
     path = folder.predictions_path(record.trial_id)
     with readable(path, "move it and its record away to run the trial again"):
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise RecordError(f"{path}: the predictions of a complete trial are missing") from None
+        if not path.exists():
+            raise RecordError(f"{path}: the predictions of a complete trial are missing")
+        content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != record.predictions_sha256:
             raise RecordError(f"{path}: the predictions do not match the digest in their record")
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
@@ -227,21 +226,19 @@ def read_predictions(folder: ResultsFolder, record: Record) -> Predictions:
         return predictions
 
 
-def _check_shapes(record: Record, predictions: Predictions) -> None:
+def _check_shapes(record: Record, of: Predictions) -> None:
     """ValueError if the arrays are not those of so many images and the record's classes."""
-    images, classes = predictions.logits.shape
-    if record.class_names:
-        classes = len(record.class_names)
-    pairs = [(predictions.logits, predictions.labels, (images, classes))]
-    for split in ("valid", "train"):
-        points, labels = (getattr(predictions, f"projection_{split}{end}") for end in ("", "_labels"))
-        if points is not None or labels is not None:
-            pairs.append((points, labels, (len(points), 2)))
-    for values, labels, shape in pairs:
-        known = ((labels >= 0) & (labels < classes)).all()
-        kinds = (values.dtype.name, labels.dtype.name) == ("float32", "int64")
-        if (values.shape, labels.shape) != (shape, shape[:1]) or not kinds or not known:
-            raise ValueError(f"expected arrays of {shape} and labels below {classes}, others came")
+    classes = len(record.class_names) or of.logits.shape[1]
+    pairs = [(of.logits, of.labels, classes), (of.projection_valid, of.projection_valid_labels, 2)]
+    for values, labels, width in (*pairs, (of.projection_train, of.projection_train_labels, 2)):
+        if values is None or labels is None:
+            sound = values is None and labels is None
+        else:
+            kinds = (values.dtype.name, labels.dtype.name) == ("float32", "int64")
+            sound = kinds and (values.shape, labels.shape) == ((len(values), width), (len(values),))
+            sound = sound and bool(((labels >= 0) & (labels < classes)).all())
+        if not sound:
+            raise ValueError(f"expected float32 [n, {width}] and labels [n] below {classes}, others came")
 
 
 def read_records(folder: ResultsFolder) -> dict[str, Record]:

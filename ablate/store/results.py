@@ -188,11 +188,10 @@ def write_sealed(path: Path, content: BaseModel) -> None:
 
 def read_sealed(kind: type[Stored], path: Path, remedy: str) -> Stored | None:
     """What a JSON file holds, if it is there, in earlier versions unsealed; a `RecordError` if damaged."""
+    if not path.exists():
+        return None
     with readable(path, remedy):
-        try:
-            stored = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
+        stored = json.loads(path.read_bytes())
         if "digest" in stored:
             digest = stored.pop("digest")
             if digest != content_digest(stored) or stored["layout"] > LAYOUT:

@@ -395,13 +395,17 @@ def _comparison_faults(study: Study) -> Iterator[str]:
 
 
 def load_study(path: str | Path) -> Study:
-    """Run a study file and return its `study`, named after the file; modules beside it are found."""
-    path = Path(path)
+    """Run a study file, or one of ablate's by name, and return its `study`; modules beside it are found."""
+    asked, inside = Path(path), Path(__file__).parents[1] / "studies"  # in a wheel; in a source tree above
+    shipped = inside if inside.is_dir() else inside.parents[1] / "studies"
+    files = (asked, Path(f"{asked}.py"), shipped / f"{asked}.py")
+    path = next((file for file in files if file.is_file()), asked)
     if not path.is_file():
         known = [str(file) for folder in (path.parent, Path("studies")) for file in folder.glob("*.py")]
+        ours = sorted(file.stem for file in shipped.glob("*.py"))
         raise StudyError(
-            f"{path}: no such study file; give the path of a Python file that defines `study`."
-            f"{nearest(str(path), known)}"
+            f"{path}: no such study file; give the path of a Python file that defines `study`, or the name "
+            f"of one that comes with ablate: {', '.join(ours)}.{nearest(str(path), [*known, *ours])}"
         )
     add_import_folder(path.resolve().parent)
     try:  # under a name that does not stand for a module of Python's

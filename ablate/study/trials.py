@@ -92,7 +92,7 @@ class Plan(Frozen):
         levels = layered(self.study.set_by(trial.levels))
         for name, value in [*planned.items(), *levels.items()]:
             if name in planned and (name not in ran or ran[name] != value):
-                return f"the plan has {name}={value}, and the record {name}={ran.get(name)}"
+                return f"plan and record disagree: the plan has {name}={value}, the record {ran.get(name)}"
         return ""
 
     def find_own_modules(self) -> None:

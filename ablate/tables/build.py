@@ -35,7 +35,7 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
     read = parallel(joblib.delayed(images.read_trial)(folder, trial) for trial in plan.trials)
     for trial, (stored, run) in zip(plan.trials, read, strict=True):
         if stored.record and (fault := plan.disagreement(trial, stored.record.trial)):
-            stored, run = Stored(UNREADABLE, fault=f"plan and record disagree: {fault}"), None
+            stored, run = Stored(UNREADABLE, fault=fault), None
             scores.pop(trial.trial_id, None)
         rows["trials"].append(_trial_row(plan, trial, stored, run) | scores.get(trial.trial_id, {}))
         for epoch in stored.record.history if stored.record else ():

@@ -149,15 +149,17 @@ class Ledger:
         write_tuning(self.results, self.tuning)
 
     def _declare(self) -> None:
+        if self.points.study.directions != self.points.directions:
+            raise OptunaError("the study there has other objectives")
         self.points.study.set_metric_names(list(self.tuning.search.objective))
         self.points.study.set_user_attr(SEARCH, self.tuning.model_dump(mode="json", exclude={"points"}))
 
     def _stored(self) -> Tuning | None:
         """The search in the database; None where it has none yet."""
-        kept, points = self.points.study.user_attrs.get(SEARCH), self.points.all()
-        if kept is None and not points:
-            return None
         try:
+            kept, points = self.points.study.user_attrs.get(SEARCH), self.points.all()
+            if kept is None and not points:
+                return None
             return Tuning.model_validate({**(kept or {}), "points": points})
         except (TypeError, ValueError):
             if not self.storage.shared:  # older versions wrote a copy for optuna-dashboard here

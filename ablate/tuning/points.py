@@ -157,9 +157,9 @@ class Points:
         self.search = search
         self.storage = optuna.storages.get_storage(storage)
         higher = [quantity(objective).better == "higher" for objective in search.objective]
-        directions = [StudyDirection.MAXIMIZE if one else StudyDirection.MINIMIZE for one in higher]
+        self.directions = [StudyDirection.MAXIMIZE if one else StudyDirection.MINIMIZE for one in higher]
         # Hyperband's brackets follow from the study's name too.
-        self._named: dict[str, Any] = {"study_name": name, "directions": directions}
+        self._named: dict[str, Any] = {"study_name": name, "directions": self.directions}
         self.study = optuna.create_study(storage=self.storage, load_if_exists=True, **self._named)
 
     def all(self) -> tuple[Point, ...]:
@@ -280,7 +280,7 @@ class Points:
         for index, objective in enumerate(self.search.objective):
 
             def cost(trial: FrozenTrial, index: int = index) -> float:  # PED-ANOVA takes low values for good
-                sign = -1 if copy.directions[index] is StudyDirection.MAXIMIZE else 1
+                sign = -1 if self.directions[index] is StudyDirection.MAXIMIZE else 1
                 return sign * float(trial.values[index])
 
             weights = get_param_importances(copy, evaluator=evaluator, target=cost, normalize=False)

@@ -90,6 +90,9 @@ def test_default_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         monkeypatch.setenv("ABLATE_CACHE", own)
         monkeypatch.setenv("XDG_CACHE_HOME", shared)
         assert default_cache_dir() == expected
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # whom nobody has named
+    assert "ABLATE_CACHE: expected a folder" in refused(default_cache_dir)
 
 
 @pytest.mark.parametrize("name", ARCHIVES)

@@ -7,10 +7,10 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from test_local_executor import endings, gone, pids_in
 
 from ablate.errors import StoppedError
 from ablate.execution.driver import Options, Watcher, run_settled, settle
-from ablate.execution.executors import Done, Job, LocalExecutor, Lost
+from ablate.execution.executors import Done, Job, LocalExecutor, Lost, Started
 from ablate.store.records import read_records
 from ablate.study.study import Study, load_study
 
@@ -54,9 +54,6 @@ def do(task: tuple[str, Path], slot: int, tell: Callable[[Any], None]) -> Any:
             os._exit(0)
         case "abort":
             os.abort()
-        case "kill parent":
-            os.kill(os.getppid(), signal.SIGKILL)
-            time.sleep(300)
         case "kill group":
             os.killpg(os.getpgid(0), signal.SIGTERM)
             time.sleep(300)
@@ -65,7 +62,7 @@ def do(task: tuple[str, Path], slot: int, tell: Callable[[Any], None]) -> Any:
             os.environ.clear()
             sys.path.clear()
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            threading.Thread(target=time.sleep, args=(300,)).start()
+            Thread(target=time.sleep, args=(300,)).start()
         case "crash with a copy":
             if os.fork() == 0:
                 time.sleep(300)
@@ -128,7 +125,6 @@ REASONS = {
     "stop iteration": r"StopIteration \(in do",
     "recurse": "RecursionError: ",
     "abort": "its process was killed by SIGABRT",
-    "kill parent": "its process was killed by ",
     "kill group": "its process was killed by ",
     "exit 0": r"SystemExit: 0 \(in do",
     "die 0": "its process exited with status 0",
@@ -165,6 +161,7 @@ def test_the_worst_costs_its_own_job_and_says_why(tmp_path: Path) -> None:
     assert all(gone(pid, within=5) for pid in pids_in(tmp_path / "leave"))
 
 
+@pytest.mark.slow
 def test_one_that_says_nothing_or_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     nothing = "said nothing for 1 s"
     reasons = {"leave and wait": nothing, "stop": nothing, "talk": "took longer than 2 s"}
@@ -175,6 +172,7 @@ def test_one_that_says_nothing_or_takes_too_long_is_ended_with_all_that_it_start
         assert all(gone(pid, within=5) for pid in pids_in(tmp_path / name))
 
 
+@pytest.mark.slow
 def test_a_machine_that_fails_ends_the_run_and_blames_no_job(tmp_path: Path) -> None:
     with pytest.raises(StoppedError, match=r"Too many open files.*the same command goes on"):
         list(LocalExecutor(do).run([Job("no files", ("no files", tmp_path))]))
@@ -182,7 +180,8 @@ def test_a_machine_that_fails_ends_the_run_and_blames_no_job(tmp_path: Path) -> 
         list(LocalExecutor(do, imports=("not_there",)).run([Job("any", ("draw", tmp_path))]))
 
 
-def test_nothing_outlives_a_killed_driver_or_a_killed_supervisor(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_nothing_outlives_a_killed_driver(tmp_path: Path) -> None:
     code = f"""
 from test_supervised import *
 list(LocalExecutor(do).run([Job("left", ("leave and wait", Path({str(tmp_path / "left")!r})))]))
@@ -194,6 +193,25 @@ list(LocalExecutor(do).run([Job("left", ("leave and wait", Path({str(tmp_path / 
     assert all(gone(pid, within=10) for pid in pids)
 
 
+@pytest.mark.slow
+def test_a_supervisor_killed_from_outside_costs_an_attempt_and_leaves_nothing(tmp_path: Path) -> None:
+    left, found = tmp_path / "left", list[int]()
+    executor = LocalExecutor(do)
+    for event in executor.run([Job("left", ("leave and wait", left), fresh=True)]):
+        if isinstance(event, Started):
+            Thread(target=kill_supervisor, args=(executor, left, found)).start()
+    assert event == Lost("left", "killed", "its process was killed by SIGKILL", 3)
+    assert len(found) == 6
+    assert all(gone(pid, within=5) for pid in found)
+
+
+def kill_supervisor(executor: LocalExecutor, left: Path, found: list[int]) -> None:
+    found += pids_in(left)
+    left.unlink()
+    os.kill(executor._busy[0].process.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
 def test_what_jobs_print_is_in_a_bounded_file_and_nowhere_else(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

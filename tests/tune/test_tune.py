@@ -359,7 +359,7 @@ def as_older_versions_left_it(ledger: Ledger, *, own_file: bool) -> None:
         copy.set_user_attr(name, value)
     if own_file:
         path = ledger.results.root / "tuning" / "tuning.json"
-        path.write_text(json.dumps({**json.loads(path.read_bytes()), "attributes": {"qmc:": 3}}))
+        path.write_text(json.dumps({**json.loads(path.read_bytes())["content"], "attributes": {"qmc:": 3}}))
 
 
 @pytest.mark.parametrize("open_ledger", ["alone"], indirect=True)  # on a server they had another form

@@ -201,10 +201,26 @@ def test_rows_of_somebody_else_are_nothing_but_failed_points(
     again = tuner()
     spend(again)
     assert asked(again.tuning) == asked(alone(tmp_path / "alone"))
-    assert (victim.read_text(), {path.name for path in tmp_path.iterdir()}) == (
-        "{}",
-        {"alone", "shared", "victim.json"},
-    )
+    assert victim.read_text() == "{}"
+    assert {path.name for path in tmp_path.iterdir()} == {"alone", "shared", "victim.json"}
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [
+        "UPDATE study_user_attributes SET value_json = '['",
+        """UPDATE trial_params SET distribution_json = '{"name": "os.system", "attributes": {}}'""",
+        "UPDATE study_directions SET direction = 'MINIMIZE'",
+    ],
+)
+def test_a_database_that_cannot_be_read_is_refused(tuner: Open, database: str, altered: Any) -> None:
+    first = tuner()
+    spend(first, 2)
+    first.storage.close()
+    with psycopg.connect(database, autocommit=True) as server:
+        server.execute(altered)
+    with pytest.raises(ResultsError, match=r"not one that this version|cannot be used \("):
+        tuner()
 
 
 def test_tuners_may_start_at_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
