@@ -36,7 +36,7 @@ BASE = {"data": "digits", "image_size": 8}
 
 
 def study(**changes: Any) -> Study:
-    return Study(**{"question": "?", "base": BASE, **changes})
+    return Study(**{"question": "?", "name": "s", "base": BASE, **changes})
 
 
 def test_the_hardware_decides_unless_a_profile_is_named() -> None:

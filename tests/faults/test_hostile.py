@@ -42,7 +42,7 @@ class Net(torch.nn.Module):
         return ACTIONS[self.what](logits) if self.training and len(images) == 32 else logits
 """
 SAID = {
-    "nothing": "", "wrong type": "str", "wrong shape": "size", "not a number": "not finite",
+    "nothing": "", "wrong type": "str", "wrong shape": "expected class ids", "not a number": "not finite",
     "huge": "allocate memory", "raise": r"ValueError: no such thing \(in .*hostile",
     "raise 20 MB": r"ValueError: x{1000}", "raise with escapes": "ValueError: .*owned",
     "set type": "", "patch torch": "",
