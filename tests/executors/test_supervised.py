@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from test_local_executor import endings, gone, pids_in
 
 from ablate.errors import StoppedError
 from ablate.execution.driver import Options, Watcher, run_settled, settle
-from ablate.execution.executors import Done, Job, LocalExecutor, Lost
+from ablate.execution.executors import Done, Job, LocalExecutor, Lost, Started
 from ablate.store.records import read_records
 from ablate.study.study import Study, load_study
 
@@ -43,10 +44,25 @@ def do(task: tuple[str, Path], slot: int, tell: Callable[[Any], None]) -> Any:
             raise ValueError("no such thing")
         case "reset":  # as a network that talks to a server may: the driver's pipe is whole
             raise ConnectionResetError("by its server")
+        case "stop iteration":
+            raise StopIteration
+        case "recurse":
+            return do(task, slot, tell)
         case "exit 0":
             sys.exit(0)
         case "die 0":
             os._exit(0)
+        case "abort":
+            os.abort()
+        case "kill group":
+            os.killpg(os.getpgid(0), signal.SIGTERM)
+            time.sleep(300)
+        case "elsewhere":
+            os.chdir("/")
+            os.environ.clear()
+            sys.path.clear()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            Thread(target=time.sleep, args=(300,)).start()
         case "crash with a copy":
             if os.fork() == 0:
                 time.sleep(300)
@@ -106,6 +122,10 @@ def do(task: tuple[str, Path], slot: int, tell: Callable[[Any], None]) -> Any:
 REASONS = {
     "raise": r"ValueError: no such thing \(in do, line",
     "reset": r"ConnectionResetError: by its server \(in do, line",
+    "stop iteration": r"StopIteration \(in do",
+    "recurse": "RecursionError: ",
+    "abort": "its process was killed by SIGABRT",
+    "kill group": "its process was killed by ",
     "exit 0": r"SystemExit: 0 \(in do",
     "die 0": "its process exited with status 0",
     "crash with a copy": "its process was killed by SIGSEGV",
@@ -122,7 +142,10 @@ REASONS = {
 
 @pytest.mark.slow
 def test_the_worst_costs_its_own_job_and_says_why(tmp_path: Path) -> None:
-    jobs = [Job(name, (name, tmp_path / name), fresh=True) for name in (*REASONS, "copy returns", "leave")]
+    jobs = [
+        Job(name, (name, tmp_path / name), fresh=True)
+        for name in (*REASONS, "copy returns", "leave", "elsewhere")
+    ]
     jobs += [Job("warm", ("draw", tmp_path)), Job("warm too", ("draw", tmp_path))]
     ended = endings(list(LocalExecutor(do, workers=2, logs=tmp_path).run(jobs)))
     assert {name: type(event) for name, event in ended.items()} == {
@@ -131,13 +154,14 @@ def test_the_worst_costs_its_own_job_and_says_why(tmp_path: Path) -> None:
     for name, reason in REASONS.items():
         lost = ended[name]
         assert isinstance(lost, Lost)
-        assert (lost.status, lost.attempt) == (("killed", 3) if "SIGSEGV" in reason else ("error", 1))
+        assert (lost.status, lost.attempt) == (("killed", 3) if "killed" in reason else ("error", 1))
         with pytest.raises(ValueError, match=f"^{reason}"):
             raise ValueError(lost.reason)
     assert ended["copy returns"] == Done("copy returns", "the first", 1)
     assert all(gone(pid, within=5) for pid in pids_in(tmp_path / "leave"))
 
 
+@pytest.mark.slow
 def test_one_that_says_nothing_or_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     nothing = "said nothing for 1 s"
     reasons = {"leave and wait": nothing, "stop": nothing, "talk": "took longer than 2 s"}
@@ -148,6 +172,7 @@ def test_one_that_says_nothing_or_takes_too_long_is_ended_with_all_that_it_start
         assert all(gone(pid, within=5) for pid in pids_in(tmp_path / name))
 
 
+@pytest.mark.slow
 def test_a_machine_that_fails_ends_the_run_and_blames_no_job(tmp_path: Path) -> None:
     with pytest.raises(StoppedError, match=r"Too many open files.*the same command goes on"):
         list(LocalExecutor(do).run([Job("no files", ("no files", tmp_path))]))
@@ -155,7 +180,8 @@ def test_a_machine_that_fails_ends_the_run_and_blames_no_job(tmp_path: Path) -> 
         list(LocalExecutor(do, imports=("not_there",)).run([Job("any", ("draw", tmp_path))]))
 
 
-def test_nothing_outlives_a_killed_driver_or_a_killed_supervisor(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_nothing_outlives_a_killed_driver(tmp_path: Path) -> None:
     code = f"""
 from test_supervised import *
 list(LocalExecutor(do).run([Job("left", ("leave and wait", Path({str(tmp_path / "left")!r})))]))
@@ -167,6 +193,25 @@ list(LocalExecutor(do).run([Job("left", ("leave and wait", Path({str(tmp_path / 
     assert all(gone(pid, within=10) for pid in pids)
 
 
+@pytest.mark.slow
+def test_a_supervisor_killed_from_outside_costs_an_attempt_and_leaves_nothing(tmp_path: Path) -> None:
+    left, found = tmp_path / "left", list[int]()
+    executor = LocalExecutor(do)
+    for event in executor.run([Job("left", ("leave and wait", left), fresh=True)]):
+        if isinstance(event, Started):
+            Thread(target=kill_supervisor, args=(executor, left, found)).start()
+    assert event == Lost("left", "killed", "its process was killed by SIGKILL", 3)
+    assert len(found) == 6
+    assert all(gone(pid, within=5) for pid in found)
+
+
+def kill_supervisor(executor: LocalExecutor, left: Path, found: list[int]) -> None:
+    found += pids_in(left)
+    left.unlink()
+    os.kill(executor._busy[0].process.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
 def test_what_jobs_print_is_in_a_bounded_file_and_nowhere_else(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,10 +265,10 @@ def test_a_network_s_own_state_and_draws_are_the_same_however_a_study_is_run(
     monkeypatch.syspath_prepend(str(tmp_path))
     base = {"data": "synthetic", "image_size": 8, "epochs": 1, "batch_size": 32, "arch": "counting_net:Net"}
     found = []
-    for name, steps in (("once", (3,)), ("resumed", (1, 3))):
+    for name, workers, steps in (("at once", 2, (3,)), ("resumed", 1, (1, 3))):
         for seeds in steps:
             study = Study(name=name, question="?", base=base, seeds=seeds)
-            options = Options(device="cpu", workers=1, results=tmp_path, timing=False)
+            options = Options(device="cpu", workers=workers, results=tmp_path, timing=False)
             summary = run_settled(settle(study, options), options, Watcher())
             assert (summary.failed, summary.interrupted) == (0, False)
         found.append(numbers(summary.folder))
