@@ -24,8 +24,8 @@ from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Outcome, Task, TimingTask, do_task
 from ablate.guarded import guarded
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
-from ablate.store.results import VARIATIONS, ResultsFolder, below, write_plan
-from ablate.store.timing import cases_of, read_timing, write_timing
+from ablate.store.results import VARIATIONS, ResultsFolder, below, write_sealed
+from ablate.store.timing import cases_of, read_timing
 from ablate.study.fields import DataFields
 from ablate.study.options import Options as Options
 from ablate.study.own import seconds_of
@@ -101,7 +101,7 @@ class _Drive:
         recorded = [records[trial_id].trial for trial_id in trials.keys() & records.keys()]
         code = [source for trial in (*recorded, *self.plan.trials) for source in trial.sources.values()]
         reasons = sorted({source.same_code for source in code} - {""})
-        write_plan(self.folder, self.plan.model_copy(update={"same_code": tuple(reasons)}))
+        write_sealed(self.folder.plan, self.plan.model_copy(update={"same_code": tuple(reasons)}))
         for trial_id in trials.keys() & records.keys() if self.options.retry_failed else ():
             if records[trial_id].status != "complete":
                 put_aside(self.folder, trial_id, "attempts")
@@ -127,7 +127,7 @@ class _Drive:
                         self.watcher.preparing("timing training steps", round(100 * event.message), 100)
                     elif isinstance(event, Done):
                         with optional():
-                            write_timing(self.folder, event.outcome)
+                            write_sealed(self.folder.timing, event.outcome)
                     elif isinstance(event, Lost):
                         self.watcher.note(f"the step times could not be measured: {event.reason}")
                     continue
