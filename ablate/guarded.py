@@ -82,10 +82,7 @@ def prctl(option: int, value: int) -> None:
 
 
 def forked(do: Callable[[Channel], None], output: int, *closed: Channel) -> tuple[int, Channel]:
-    """Fork a child, which prints to a descriptor and ends with this process, and give its id.
-
-    It does something with one end of a channel, whose other end is this process's.
-    """
+    """Fork a child, which prints to a descriptor and ends with this process; its id, and a channel to it."""
     (ours, theirs), parent = channels(), os.getpid()
     with warnings.catch_warnings(action="ignore"):  # later Pythons warn of any thread
         child = os.fork()
@@ -119,10 +116,7 @@ def forked(do: Callable[[Channel], None], output: int, *closed: Channel) -> tupl
 
 
 def end_children(kept: Collection[int] = ()) -> None:
-    """Kill what is below this process, but for some children: also what left its group or session.
-
-    It has to be a subreaper, whose children these become.
-    """
+    """Kill what is below this process, a subreaper, but for some children; what left its group as well."""
     deadline = time.monotonic() + END_SECONDS
     while (left := children() - {*kept}) and time.monotonic() < deadline:
         for process in left:

@@ -50,10 +50,9 @@ class ListedNoise:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A decoded dataset, opened.
+    """A decoded dataset, opened; pickled, it is its folder, which another process opens again.
 
-    The images are copy-on-write memory maps: processes that open the same folder share its pages, and a write
-    stays in the process that made it. Pickled, it is its folder, which another process opens again.
+    The images are copy-on-write memory maps: processes that open the same folder share its pages.
     """
 
     name: str

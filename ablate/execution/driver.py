@@ -7,9 +7,10 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
 import torch
@@ -63,6 +64,15 @@ class Settled:
         """Where its results are."""
         own = (VARIATIONS, self.variation) if self.variation else ()
         return ResultsFolder(below(options.results, self.study.name, self.profile, *own))
+
+    def arms(self) -> list[AnyFields]:
+        """The fields of every arm."""
+        return [self.study.fields(levels) for levels in self.study.arms()]
+
+    def plan(self, options: Options, *found_by: Callable[[AnyFields], Any]) -> Plan:
+        """Every trial, by what finds fingerprint, numerics and sources of an arm's fields."""
+        facts = {"profile": self.profile, "reason": self.reason, "command": options.command}
+        return Plan(study=self.study, trials=tuple(expand(self.study, *found_by)), **facts)
 
 
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
@@ -148,19 +158,18 @@ class _Drive:
 
     def _timing_jobs(self, records: Mapping[str, Record]) -> list[Job]:
         """The pass that times the steps, unless they are known or not asked for; it has the machine alone."""
-        if self.plan.study.trained_by:
+        if self.plan.study.trained_by or not self.options.timing:
             return []
         complete = {id_ for id_, record in records.items() if record.status == "complete"}
         cases = cases_of(trial for trial in self.plan.trials if trial.trial_id in complete)
-        if not self.options.timing or not cases:
-            return []
         try:
             kept = read_timing(self.folder)
         except RecordError as error:
             self.watcher.note(str(error))
             kept = None
         threads = {trial.numerics.threads for trial in cases.values()}
-        if kept is not None and set(cases) <= set(kept.cases) and threads == {kept.environment.threads}:
+        known = kept is not None and {*cases} <= {*kept.cases} and threads == {kept.environment.threads}
+        if known or not cases:
             return []
         turns = {case: (trial, self.data_folders[trial.fingerprint]) for case, trial in cases.items()}
         fresh = any(code_names(trial.fields) for trial in cases.values())
@@ -211,30 +220,24 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
         raise StudyError(
             f"{study.name}: has a search, whose arms are known when it is tuned; use `python -m ablate tune`"
         )
-    arms = [study.fields(levels) for levels in study.arms()]
-    inputs = ready_inputs(settled, arms, options, watcher)
+    inputs = ready_inputs(settled, arms := settled.arms(), options, watcher)
     for name, data in {fields.data: inputs.dataset(fields) for fields in arms if fields.data}.items():
         split = f"{len(data.train):,} training images, {len(data.valid):,} reported ones"
         watcher.note(f"{name}: {split}, {len(data.classes)} classes")
-    trials = tuple(expand(study, inputs.fingerprint, inputs.numerics, inputs.sources))
-    profile, reason = settled.profile, settled.reason
-    return Plan(study=study, profile=profile, reason=reason, command=options.command, trials=trials), inputs
+    return settled.plan(options, inputs.fingerprint, inputs.numerics, inputs.sources), inputs
 
 
 def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Trial]) -> Plan:
     """The plan where data is not here; `recorded` trials on the same data are found again in it."""
-    study = settled.study
-    arms = [study.fields(levels) for levels in study.arms()]
-    check_names(arms)
+    check_names(arms := settled.arms())
 
     def images(fields: AnyFields) -> str:
         return json.dumps([fields.model_dump(include={*DataFields.model_fields}), fields.arguments("data")])
 
     known = {images(trial.fields): trial.fingerprint for trial in recorded}
     numerics = functools.partial(resolve_numerics, device=settled.device, threads=options.threads)
-    sources = settled_sources(arms, settled.folder(options), options, study.folder)
-    trials = expand(study, lambda fields: known.get(images(fields), images(fields)), numerics, sources)
-    return Plan(study=study, profile=settled.profile, reason=settled.reason, trials=tuple(trials))
+    sources = settled_sources(arms, settled.folder(options), options, settled.study.folder)
+    return settled.plan(options, lambda one: known.get(images(one), images(one)), numerics, sources)
 
 
 def ready_inputs(settled: Settled, arms: Sequence[AnyFields], options: Options, watcher: Watcher) -> Inputs:

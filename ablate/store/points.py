@@ -1,7 +1,4 @@
-"""The points of a search: what was asked for, with which seeds, and what became of it.
-
-Optuna's database holds them; `tuning/tuning.json` is a copy for readers. Their values are in the records.
-"""
+"""The points of a search; Optuna's database holds them, and `tuning/tuning.json` a copy for readers."""
 
 from __future__ import annotations
 

@@ -109,10 +109,7 @@ def make_writable(root: Path, folders: Iterable[Path], fault: str, option: str) 
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in a folder that exists, in full or not at all, even when the machine stops.
-
-    What the disk refuses is a `ResultsError`.
-    """
+    """Write a file in full or not at all, even if the machine stops; a disk's refusal is a `ResultsError`."""
     name = ""
     try:
         fail_point()
