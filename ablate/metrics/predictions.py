@@ -30,9 +30,9 @@ EDGES = np.arange(BINS + 1) / BINS
 TEMPERATURE_BOUNDS = (0.01, 10_000.0)
 
 
-def bin_ids(probabilities: FloatArray, rounding: float = ROUNDING, bins: int = BINS) -> NDArray[np.intp]:
+def bin_ids(probabilities: FloatArray, rounding: float = ROUNDING) -> NDArray[np.intp]:
     """Bin of equal width of each probability; any shape."""
-    return np.searchsorted(np.arange(1, bins) / bins - rounding, probabilities, side="right")
+    return np.searchsorted(EDGES[1:-1] - rounding, probabilities, side="right")
 
 
 def tied_ranks(scores: Array) -> NDArray[np.intp]:
