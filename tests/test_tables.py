@@ -94,21 +94,17 @@ def test_a_cut_table_is_refused(folder: ResultsFolder) -> None:
     write_tables(folder, tables)
     path = folder.root / "trials.csv"
     whole = path.read_text()
+    unsealed(folder)  # as by an earlier version
     cut, misnamed = whole[: whole.index("0.1") + 2], whole.replace("accuracy", "accurracy", 1)
     for text, message in ((cut, "cut off"), (misnamed, "other columns")):
         path.write_text(text)
-        with pytest.raises(RecordError, match="does not match its digest"):
-            read_tables(folder)
-        unsealed(folder)
         with pytest.raises(RecordError, match=message):
             read_tables(folder)
-        write_plan(folder, plan)
-        path.write_text(whole)
-        with pytest.raises(RecordError, match="vouches for the tables"):
-            read_tables(folder)
-        write_tables(folder, tables)
     path.unlink()
     with pytest.raises(RecordError, match="missing"):
+        read_tables(folder)
+    write_plan(folder, plan)
+    with pytest.raises(RecordError, match="vouches for the tables"):
         read_tables(folder)
 
 
