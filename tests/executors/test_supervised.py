@@ -44,16 +44,12 @@ def do(task: tuple[str, Path], slot: int, tell: Callable[[Any], None]) -> Any:
             raise ValueError("no such thing")
         case "reset":  # as a network that talks to a server may: the driver's pipe is whole
             raise ConnectionResetError("by its server")
-        case "stop iteration":
-            raise StopIteration
         case "recurse":
             return do(task, slot, tell)
         case "exit 0":
             sys.exit(0)
         case "die 0":
             os._exit(0)
-        case "abort":
-            os.abort()
         case "kill group":
             os.killpg(os.getpgid(0), signal.SIGTERM)
             time.sleep(300)
@@ -122,9 +118,7 @@ def do(task: tuple[str, Path], slot: int, tell: Callable[[Any], None]) -> Any:
 REASONS = {
     "raise": r"ValueError: no such thing \(in do, line",
     "reset": r"ConnectionResetError: by its server \(in do, line",
-    "stop iteration": r"StopIteration \(in do",
     "recurse": "RecursionError: ",
-    "abort": "its process was killed by SIGABRT",
     "kill group": "its process was killed by ",
     "exit 0": r"SystemExit: 0 \(in do",
     "die 0": "its process exited with status 0",

@@ -84,7 +84,6 @@ def network(*, line: str = "", attribute: str = "") -> str:
     [
         ("seed_cn", "^network 'seed_cn': .*seed_cnn, seed_cnn_bn_relu.*module:factory.*'seed_cnn'[?]"),
         ("no_such_package.networks:network", "module 'no_such_package.networks' .*beside the study"),
-        (":network", "expected an import path package.module:name"),
         ("my_nets:Net(depth=3)", "write 'my_nets:Net', and its arguments as .*, as arch.depth"),
     ],
 )
