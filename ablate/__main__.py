@@ -312,9 +312,11 @@ def check(
 @app.command()
 def data(
     name: Annotated[Text, Argument(help="A dataset, folder:PATH or module:function [default: list]")] = None,
-    image_size: Annotated[int, Option(help="Pixels a side.")] = 128,
+    image_size: Annotated[int, Option(min=1, max=4096, help="Pixels a side.")] = 128,
     resize: Annotated[Resize, Option(help="How an image becomes square.")] = "squash",
-    split: Annotated[float, Option(help="Part of each class in folder:PATH to report on.")] = 0.0,
+    split: Annotated[
+        float, Option(min=0, max=0.99, help="Part of each class in folder:PATH to report on.")
+    ] = 0.0,
     data_dir: Annotated[File, Option(help=Options.model_fields["data_dir"].description)] = None,
 ) -> None:
     """Download, check and decode a dataset, once; without a name, list them."""

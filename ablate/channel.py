@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 
@@ -18,17 +20,17 @@ class Channel(socket.socket):
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(fileno=descriptor)
-        self._came = bytearray()
+        self._came, self._own, self._sending = bytearray(), os.getpid(), threading.Lock()
 
     def put(self, kind: bytes, mark: bytes, payload: bytes) -> None:
-        """Send a frame, however long the other end takes to read."""
-        self.sendall(HEAD.pack(MAGIC, kind, mark, len(payload), zlib.crc32(payload)) + payload)
+        """Send a frame, from any thread; a copy of this process, which code forked, has no say and ends."""
+        if os.getpid() != self._own:
+            os._exit(0)
+        with self._sending:
+            self.sendall(HEAD.pack(MAGIC, kind, mark, len(payload), zlib.crc32(payload)) + payload)
 
     def frames(self) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """The kind, mark and payload of what has come whole, without waiting for more.
-
-        After all of them is an EOFError; what is no frame is a ValueError.
-        """
+        """The kind, mark and payload of what came whole, then EOFError if it ended; ValueError: no frame."""
         chunk = None
         with contextlib.suppress(BlockingIOError):
             while chunk != b"" and len(self._came) <= HEAD.size + LONGEST:

@@ -1,8 +1,4 @@
-"""What can go wrong before or around a trial, each kind with a message that says what to do.
-
-A message states what was expected, what came, and the remedy. The command line prints it without a
-traceback.
-"""
+"""What can go wrong before or around a trial: its message says what was expected, what came, what to do."""
 
 import difflib
 import errno

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pickle
-import select
+import resource
 import signal
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextvars import ContextVar
 from functools import partial
-from io import BytesIO
+from io import BytesIO, FileIO, TextIOWrapper
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from ablate.channel import Channel, channels
 from ablate.errors import AblateError, StudyError
@@ -26,7 +28,9 @@ FORKS: ContextVar[bool] = ContextVar("forks", default=False)
 """Whether this process may fork: that of a command, in which nobody's code ran and no thread computes."""
 SILENCE = "ABLATE_SILENCE_SECONDS"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-TICK = 500  # ms
+HIGHEST_DESCRIPTOR = 4096
+TICK = 0.5  # seconds
+END_SECONDS = 5.0  # for a process that hung up, or is killed, to be gone
 SHOWN = 4096  # bytes of what is printed, of its beginning and of its end
 PIPE = 1 << 20  # bytes, more than a pipe holds
 
@@ -44,13 +48,8 @@ def guarded(function: Callable[..., Given], *arguments: Any, what: str) -> Given
     sys.stdout.flush()
     sys.stderr.flush()
     prctl(PR_SET_CHILD_SUBREAPER, 1)  # what the child leaves behind is this process's
-    (answers, answering), (output, printing) = channels(), os.pipe()
-    before, printed = set(children(os.getpid())), bytearray()
-    with warnings.catch_warnings(action="ignore"):  # later Pythons warn of any thread
-        child = os.fork()
-    if not child:
-        _answer(function, arguments, answering, printing)
-    answering.close()
+    before, printed, (output, printing) = children(), bytearray(), os.pipe()
+    child, answers = forked(partial(_answer, function, arguments), printing)
     os.close(printing)
     try:
         for kind, message in _heard(child, answers, output, printed):
@@ -67,13 +66,7 @@ def guarded(function: Callable[..., Given], *arguments: Any, what: str) -> Given
         remedy = "Mend or leave out what does that; `run --workers 0` lets a debugger follow it"
         raise StudyError(f"{what}: {message}{said}. {remedy}")
     finally:
-        left = {child}
-        while left:
-            for process in left:
-                with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                    os.kill(process, signal.SIGKILL)
-                    os.waitpid(process, 0)
-            left = set(children(os.getpid())) - before
+        end_children(before)
         answers.close()
         os.close(output)
         if printed:
@@ -88,51 +81,76 @@ def prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value)
 
 
-def _answer(
-    function: Callable[..., Any], arguments: tuple[Any, ...], answering: Channel, printing: int
-) -> NoReturn:
-    """In the child: run the function, and send what it tells, gave or fell with."""
-    own = os.getpid()
-
-    def send(kind: bytes, *message: Any) -> None:
-        if os.getpid() == own:  # a fork of the child, which comes here as well, has no say
-            answering.put(kind, b"", pickle.dumps(message))
-
+def forked(do: Callable[[Channel], None], output: int, *closed: Channel) -> tuple[int, Channel]:
+    """Fork a child, which prints to a descriptor and ends with this process; its id, and a channel to it."""
+    (ours, theirs), parent = channels(), os.getpid()
+    with warnings.catch_warnings(action="ignore"):  # later Pythons warn of any thread
+        child = os.fork()
+    if child:
+        theirs.close()
+        return child, ours
     try:
-        FORKS.set(False)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), printing, printing)):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's to handle
+        os.setpgid(0, 0)
+        for end in (*closed, ours):
+            end.close()
+        for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
             os.dup2(descriptor, number)
         # Fresh ones: a thread of the parent may hold the lock of its own.
-        sys.stdout = out = os.fdopen(1, "w", 1, errors="backslashreplace", closefd=False)
-        sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
-        if "torch" in sys.modules:  # whose threads a fork does not have
-            sys.modules["torch"].set_num_threads(1)
-        before = {*os.environ.items()}
-        told = [partial(send, b"told", at) if callable(one) else one for at, one in enumerate(arguments)]
-        try:
-            end: Any = b"gave", function(*told), dict(os.environ.items() - before), sys.path
-        except AblateError as error:
-            end = b"fell", error
-        out.flush()
-        send(*end)
-    except BaseException as error:
-        traceback.print_exc() if isinstance(error, Exception) else print(repr(error))
+        sys.stdout, sys.stderr = (
+            TextIOWrapper(FileIO(number, "w", closefd=False), "utf-8", "backslashreplace", write_through=True)
+            for number in (1, 2)
+        )
+        # Where code that counts descriptors, or closes them, does not meet it.
+        high = max(3, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], HIGHEST_DESCRIPTOR) - 16)
+        if os.getppid() == parent:
+            with theirs:
+                end = Channel(fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, high))
+            do(end)
+            os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
         os._exit(1)
-    os._exit(0)
+
+
+def end_children(kept: Collection[int] = ()) -> None:
+    """Kill what is below this process, a subreaper, but for some children; what left its group as well."""
+    deadline = time.monotonic() + END_SECONDS
+    while (left := children() - {*kept}) and time.monotonic() < deadline:
+        for process in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError, ChildProcessError):
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, os.WNOHANG)
+
+
+def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], answering: Channel) -> None:
+    """In the child: run the function, and send what it tells, gave or fell with."""
+
+    def send(kind: bytes, *message: Any) -> None:
+        answering.put(kind, b"", pickle.dumps(message))
+
+    FORKS.set(False)
+    if "torch" in sys.modules:  # whose threads a fork does not have
+        sys.modules["torch"].set_num_threads(1)
+    before = {*os.environ.items()}
+    told = [partial(send, b"told", at) if callable(one) else one for at, one in enumerate(arguments)]
+    try:
+        given = function(*told)
+    except AblateError as error:
+        return send(b"fell", error)
+    send(b"gave", given, dict(os.environ.items() - before), sys.path)
 
 
 def _heard(child: int, answers: Channel, output: int, printed: bytearray) -> Iterator[tuple[bytes, Any]]:
     """What a child sends, and last how it ended, which the process says and not the pipe."""
     if not (limit := os.environ.get(SILENCE, "1800")).isdecimal():
         raise StudyError(f"{SILENCE}: expected a number of seconds, but {limit!r} came")
-    poll, last, ended = select.poll(), time.monotonic(), ""
-    poll.register(output, select.POLLIN)
-    poll.register(answers, select.POLLIN)
+    last, ended = time.monotonic(), ""
     while not ended:
         over = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if output in dict(poll.poll(0 if over else TICK)):
+        if output in wait([output, answers], 0 if over else TICK):
             printed += os.read(output, PIPE)  # before what it sent then
         if len(printed) > 3 * SHOWN:
             printed[SHOWN:-SHOWN] = b"\n...\n"
@@ -141,7 +159,7 @@ def _heard(child: int, answers: Channel, output: int, printed: bytearray) -> Ite
                 last = time.monotonic()
                 yield kind, Known(BytesIO(payload)).load()
         except EOFError:
-            time.sleep(TICK / 10_000)
+            time.sleep(TICK / 10)
         except Exception as error:  # of what is no frame, or no pickle
             ended = str(error)
         if over:
@@ -163,15 +181,9 @@ class Known(pickle.Unpickler):
         raise StudyError(f"{module}.{name}: expected plain values (numbers, texts), but a {name} came")
 
 
-def children(process: int) -> list[int]:
-    """The processes that one started or inherited, as far as Linux tells."""
-    found = list[int]()
+def children() -> set[int]:
+    """The processes that this one started or inherited, as far as Linux tells."""
     with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            found += map(int, (thread / "children").read_text().split())
-    return found
-
-
-def family(process: int) -> list[int]:
-    """A process and all below it, whose groups may be their own."""
-    return [process, *(one for child in children(process) for one in family(child))]
+        threads = Path("/proc/self/task").iterdir()
+        return {int(child) for one in threads for child in (one / "children").read_text().split()}
+    return set()

@@ -86,13 +86,10 @@ def run(study: Study | str | Path, **options: Any) -> Run:
     """Train what is missing of a study, write its tables and render its report: `python -m ablate run`.
 
     Interrupted, as by a notebook's stop button, it ends with a partial report, and the same call goes on.
-    An AblateError says what is wrong, before anything is trained.
-
-    Args:
-        study: a study, or the path of a file that defines one.
-        options: profile, settings (such as {"epsilon": [0.0, 0.1], "epochs": 5}: a list sweeps its field),
-            seeds, name, device, workers, threads, data_dir, results, report, engine, timeout, stall,
-            retry_failed, retrain, same_code, keep_weights, timing.
+    An AblateError says what is wrong, before anything is trained. A path is of a file that defines the study.
+    Options are profile, settings (such as {"epsilon": [0.0, 0.1], "epochs": 5}: a list sweeps its field),
+    seeds, name, device, workers, threads, data_dir, results, report, engine, timeout, stall, retry_failed,
+    retrain, same_code, keep_weights, timing.
     """
     return run_study(*_from_python("run", study, options))
 
@@ -111,8 +108,7 @@ def tune(
 def load_tables(study: str, *, profile: str | None = None, results: str | Path = "results") -> Tables:
     """Read the tables of a study that was run: DataFrames by name, their columns as in results/README.md.
 
-    A study's name is its file's, without the ending; STUDY/PROFILE/VARIATION is one with settings or seeds of
-    its own. What was run alone need not be named.
+    STUDY/PROFILE/VARIATION is one with settings or seeds of its own. What was run alone need not be named.
     A ResultsError says what was run instead, and a RecordError which table is missing or damaged.
     """
     from ablate.tables.files import open_plan, read_tables

@@ -40,14 +40,10 @@ def is_standard(path: Path) -> bool:
 def load_foreign(kind: str, path: str) -> Any:
     """Import what a study names, which runs its module; a StudyError calls it by its `kind` ("network")."""
     module_name, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
-    if not module_name or not attribute:
-        raise StudyError(f"{kind}: expected an import path package.module:name, got {path!r}")
-    attribute, call, arguments = attribute.partition("(")
-    if call:
-        first = arguments.partition("=")[0] if "=" in arguments else "NAME"
+    if not module_name or not attribute.isidentifier():
         raise StudyError(
-            f"{kind} {path!r}: expected a name without a call; write '{module_name}:{attribute}', and its "
-            f"arguments as fields of their own, as {SLOT_OF.get(kind, kind)}.{first}"
+            f"{kind}: expected an import path package.module:name without a call, got {path!r}; its "
+            f"arguments are fields of their own, as {SLOT_OF.get(kind, kind)}.NAME"
         )
     top = module_name.partition(".")[0]
     for file in [Path(entry, f"{top}.py") for entry in sys.path] if top in sys.stdlib_module_names else []:
@@ -86,24 +82,20 @@ def bind(
     named = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     takes = {one.name for one in named}
     takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    open_to = sorted(takes - ours.keys())
     for argument in own:
+        fault = ""
         if argument in ours:
-            raise StudyError(
-                f"{slot}.{argument}: ablate sets it itself for {name!r}; leave it out, or set the "
-                f"field {argument} where there is one"
-            )
-        if argument not in takes and not takes_any:
-            known = ", ".join(sorted(takes - ours.keys())) or "none"
-            raise StudyError(
-                f"{slot}.{argument}: {name!r} takes no such argument; it takes {known}."
-                f"{nearest(argument, takes - ours.keys())}"
-            )
+            fault = f"ablate sets it itself for {name!r}; leave it out, or set the field {argument}"
+        elif argument not in takes and not takes_any:
+            known = ", ".join(open_to) or "none"
+            fault = f"{name!r} takes no such argument; it takes {known}.{nearest(argument, open_to)}"
+        if fault:
+            raise StudyError(f"{slot}.{argument}: {fault}")
     for one in named:
         if one.default is one.empty and one.name not in {*own, *ours}:
-            raise StudyError(
-                f"{slot}.{one.name}: {name!r} cannot do without it; set {slot}.{one.name} in the study's "
-                "base, or give it a default"
-            )
+            remedy = "set it in the study's base, or give it a default"
+            raise StudyError(f"{slot}.{one.name}: {name!r} cannot do without it; {remedy}")
     # What takes any keyword hands it on: to something with classes or an ε, but rarely with a size.
     takes |= ours.keys() - ONLY_BY_NAME if takes_any else set()
     return {argument: value for argument, value in ours.items() if argument in takes} | dict(own)

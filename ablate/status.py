@@ -13,7 +13,7 @@ from rich.console import Console
 from ablate.errors import RecordError
 from ablate.store.points import read_tuning, tuning_folder
 from ablate.store.records import MISSING, UNREADABLE, read_available
-from ablate.store.results import TUNING_FILE, VARIATIONS, ResultsFolder, read_plan
+from ablate.store.results import VARIATIONS, ResultsFolder, read_plan
 from ablate.terminal import duration, print_line, print_table
 
 ARM = ("arm", "complete", "failed", "begun", "missing", "last_accuracy")
@@ -125,7 +125,7 @@ def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
 
 def show_runs(console: Console, results: Path, report_dir: Path) -> Facts:
     """Print every study that is recorded below a folder, as other commands name it, the latest last."""
-    searches = {path.parents[1]: path for path in results.rglob(TUNING_FILE)}
+    searches = {path.parents[1]: path for path in results.rglob("tuning/tuning.json")}
     searches = {root: path for root, path in searches.items() if root.parent.name != "retune"}  # an arm's
     found = searches | {path.parent: path for path in results.rglob("study.json")}
     runs, rows = list[Facts](), list[tuple[str, ...]]()

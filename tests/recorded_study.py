@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ablate.gate.compare import Run, read_run
 from ablate.store.records import Cost, Environment, Failure, Predictions, Record, write_record
-from ablate.store.results import ResultsFolder, write_plan
+from ablate.store.results import ResultsFolder, write_sealed
 from ablate.study.fields import resolve
 from ablate.study.study import Study
 from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
@@ -87,7 +87,7 @@ class Recorded:
             lambda fields: numerics,
         )
         self.plan = Plan(study=made, profile=profile, reason="r", trials=tuple(trials))
-        write_plan(self.folder, self.plan)
+        write_sealed(self.folder.plan, self.plan)
         for trial in trials:
             count = correct.get((trial.levels[factor], trial.seed), MISSING)
             if count == FAILED:

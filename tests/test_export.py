@@ -54,24 +54,23 @@ def test_tensorboard_finds_every_number_and_compares_the_runs(study: str, tmp_pa
     fields = {"arm", "seed", *Fields.model_fields}
     for trial in plan.trials:
         run = f"{trial.arm}_seed={trial.seed}_{trial.trial_id[:8]}"
-        epochs = tables["epochs"].query("trial_id == @trial.trial_id").assign(step=lambda own: own["epoch"])
-        per_epoch = epochs.set_index("step").select_dtypes("float64")
-        per_trial = trials.drop(columns=[*fields]).select_dtypes("float64").loc[[trial.trial_id]]
-        per_trial.index = [max(epochs["epoch"])]
-        for group, table in {"epoch": per_epoch, "result": per_trial}.items():
+        epochs = tables["epochs"].query("trial_id == @trial.trial_id")
+        moments = [*zip(epochs["epoch"], epochs["seconds"].cumsum(), strict=True)]
+        row = trials.drop(columns=[*fields]).loc[[trial.trial_id]]
+        for group, table, when in (("epoch", epochs, moments), ("result", row, moments[-1:])):
+            known = table.select_dtypes("float64").dropna(axis="columns").astype("float32")
             tags = [tag for tag in events.Runs()[run]["tensors"] if tag.startswith(f"{group}/")]
-            assert {tag.partition("/")[2] for tag in tags} == {*table.dropna(axis="columns")}
-            for tag in tags:
-                read = [(one.step, one.tensor_proto.float_val[0]) for one in events.Tensors(run, tag)]
-                assert read == [*table[tag.partition("/")[2]].astype("float32").items()]
-        moments = [one.wall_time for one in events.Tensors(run, "epoch/train_loss")]
-        assert moments == epochs["seconds"].cumsum().tolist()
+            assert tags == [f"{group}/{name}" for name in known]
+            for tag, name in zip(tags, known, strict=True):
+                read = events.Tensors(run, tag)
+                assert [(one.step, one.wall_time) for one in read] == when
+                assert [one.tensor_proto.float_val[0] for one in read] == [*known[name]]
         session = next(group for group in groups if group.name == run)
         settings = {name: getattr(one, one.WhichOneof("kind")) for name, one in session.hparams.items()}
         own = records[trial.trial_id].trial
         assert settings == {"arm": own.arm, "seed": own.seed, **own.fields.model_dump()}
         shown = {value.name.tag.partition("/")[2]: value.value for value in session.metric_values}
-        assert shown == per_trial[[*shown]].astype("float32").iloc[0].to_dict() != {}
+        assert shown == row[[*shown]].astype("float32").iloc[0].to_dict() != {}
     first = [info.name for info in experiment.hparam_infos if info.differs]
     assert first == sorted(name for name in fields if trials[name].nunique() > 1)
     lines = events.Tensors(".", "verdicts")[0].tensor_proto.string_val[0].decode().splitlines()

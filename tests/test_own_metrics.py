@@ -24,7 +24,7 @@ from ablate.gate.check import check_study
 from ablate.gate.compare import compare_runs, read_run, show_comparison
 from ablate.pipeline import rebuild_tables, require_metrics, write_results
 from ablate.store.records import Predictions, Record, read_record, write_record
-from ablate.store.results import ResultsFolder, write_plan
+from ablate.store.results import ResultsFolder, write_sealed
 from ablate.study.fields import resolve
 from ablate.study.study import Study
 from ablate.study.trials import Plan, expand
@@ -65,7 +65,9 @@ def recorded(
     trials = expand(study, lambda fields: "f", lambda fields: CPU)
     folder = ResultsFolder(results / "s" / "p")
     folder.create()
-    write_plan(folder, Plan(study=study, profile="p", reason="r", command=command, trials=tuple(trials)))
+    write_sealed(
+        folder.plan, Plan(study=study, profile="p", reason="r", command=command, trials=tuple(trials))
+    )
     for number, trial in enumerate(trials):
         rng = np.random.default_rng(number)
         labels = rng.integers(0, 4, 60)

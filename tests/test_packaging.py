@@ -1,6 +1,5 @@
 """What is built of the project: the wheel alone runs a study by name; the gallery is what the records say."""
 
-import re
 import runpy
 import shutil
 import sys
@@ -15,9 +14,7 @@ ROOT = Path(ablate.__file__).parents[1]
 
 
 @pytest.mark.slow
-def test_the_wheel_of_the_sources_runs_a_study_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_wheel_runs_a_study_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("setuptools")
     source, installed = tmp_path / "source", tmp_path / "site-packages"
     for folder in ("ablate", "studies", "docs", "tests"):
@@ -45,9 +42,7 @@ def test_the_wheel_of_the_sources_runs_a_study_by_name(
 
 
 @pytest.mark.slow
-def test_the_gallery_is_what_the_records_say_and_its_links_lead_somewhere() -> None:
+def test_the_gallery_is_what_the_records_say() -> None:
     page = runpy.run_path(str(ROOT / "docs/gallery.py"))["gallery"]()
     assert page == (ROOT / "docs/gallery.md").read_text(encoding="utf-8"), "run python docs/gallery.py"
-    links = re.findall(r"\]\(([^)]+)\)", page)
-    assert len(links) == 5 * len(list((ROOT / "results/reference").glob("*/*/study.json")))
-    assert not [link for link in links if not (ROOT / "docs" / link).exists()]
+    assert page.count("\n## ") == len(list((ROOT / "results/reference").glob("*/*/study.json")))

@@ -12,9 +12,9 @@ from test_main import HERE, STUDY, ablate
 
 from ablate.errors import RecordError
 from ablate.pipeline import load_tables
-from ablate.store.points import Point, Tuning, read_tuning, write_tuning
-from ablate.store.results import ResultsFolder, find_study, read_plan, write_plan
-from ablate.store.timing import TimingPass, case_of, read_timing, write_timing
+from ablate.store.points import Point, Tuning, read_tuning
+from ablate.store.results import ResultsFolder, find_study, read_plan, write_sealed
+from ablate.store.timing import TimingPass, case_of, read_timing
 from ablate.study.options import Options
 from ablate.study.search import Range, Search
 from ablate.study.settings import parse_settings, variation_name
@@ -35,8 +35,8 @@ def test_no_flipped_bit_of_a_sealed_file_is_another_value(tiny: Recorded) -> Non
     ran: dict[str, Any] = {"environment": environment(), "others": 0.5}
     timing = TimingPass(cases=(case_of(trial()),), step_ms=((1.5, 2.5),), steps=(7,), **ran)
     (folder.root / "tuning").mkdir()
-    write_tuning(folder, Tuning(search=search, points=(point,)))
-    write_timing(folder, timing)
+    write_sealed(folder.tuning, Tuning(search=search, points=(point,)))
+    write_sealed(folder.timing, timing)
     write_tables(folder, build_tables(folder, tiny.plan))
 
     def tables(of: ResultsFolder) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def test_a_record_is_believed_before_the_plan(tiny: Recorded, tmp_path: Path) ->
         "data": with_trials([{"fingerprint": "0"} for _ in trials]),
     }
     for name, plan in swapped.items():
-        write_plan(tiny.folder, plan)
+        write_sealed(tiny.folder.plan, plan)
         table = build_tables(tiny.folder, read_plan(tiny.folder))["trials"]
         assert set(table["status"]) == {"unreadable"}, name
         assert table["accuracy"].isna().all()
@@ -94,7 +94,7 @@ def test_a_record_is_believed_before_the_plan(tiny: Recorded, tmp_path: Path) ->
     again = [*trials, *(one.model_copy(update={"seed": one.seed + 3}) for one in trials[:half])]
     misnamed = with_trials([{"arm": "epsilon=0.3"} for _ in trials]).trials
     for listed in ((), (*trials, trials[0]), again, misnamed):
-        write_plan(tiny.folder, tiny.plan.model_copy(update={"trials": tuple(listed)}))
+        write_sealed(tiny.folder.plan, tiny.plan.model_copy(update={"trials": tuple(listed)}))
         for command in (("check", study, *gate), ("status", study), ("report", study)):
             ended = ablate(tmp_path, *command)
             assert (ended.status, "study.json: damaged or altered" in ended.err) == (1, True)

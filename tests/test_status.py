@@ -17,7 +17,7 @@ from ablate.errors import RecordError, ResultsError
 from ablate.execution.driver import only_driver
 from ablate.status import is_running, show_status, time_left
 from ablate.store.records import Failure, Record, read_available, write_record
-from ablate.store.results import ResultsFolder, find_study, write_plan
+from ablate.store.results import ResultsFolder, find_study, write_sealed
 from ablate.study.fields import resolve
 from ablate.study.study import Study
 from ablate.study.trials import Trial, build_trial
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> ResultsFolder:
     folder = ResultsFolder(tmp_path / "results" / "tiny" / "quick")
     folder.create()
     study = Study(question="?", name="tiny", base=BASE, factors={"epsilon": (0.0, 0.1)}, seeds=2)
-    write_plan(folder, planned(study))
+    write_sealed(folder.plan, planned(study))
     return folder
 
 

@@ -126,9 +126,7 @@ study = Study(question="Which ε?", base={"data": "digits", "image_size": 8}, fa
 """
 
 
-def test_a_study_file_gives_its_study_name_and_docstring(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_file_gives_its_name_and_docstring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = loaded(GOOD, tmp_path)
     assert (study.name, study.description) == ("my_study", "Which ε?\n\nCheap.")
     assert study.arms() == [{"epsilon": 0}, {"epsilon": 0.1}]

@@ -12,8 +12,7 @@ from typing import Any
 
 from ablate.data import cifar10, embedded, folder, imagenette, own
 from ablate.data.cache import materialise
-from ablate.data.dataset import Dataset, Progress, Split, is_fraction, open_dataset, overlap, split_digest
-from ablate.data.decode import RESIZE_METHODS
+from ablate.data.dataset import Dataset, Progress, Split, open_dataset, overlap, split_digest
 from ablate.data.fetch import find_unpacked
 from ablate.data.own import bind_data
 from ablate.data.source import Request, Source
@@ -38,8 +37,6 @@ ARCHIVES = {name: subset.archive for name, subset in imagenette.SUBSETS.items()}
 ARCHIVES["cifar10"] = cifar10.ARCHIVE
 """Archive of each dataset that is downloaded, or given by `data_dir`."""
 
-LARGEST_SIDE = 4096
-
 
 def prepare(
     name: str,
@@ -56,19 +53,10 @@ def prepare(
     """Find a dataset (download it if need be), check it, decode it once and open it; faults are a DataError.
 
     `name` is a key of `DATASETS`, `folder:PATH`, or the import path of a function, to which `arguments` go;
-    `image_size` in pixels a side, 1..4096; `data_dir` one's own copy of what would be downloaded. With a
-    `tuning_part` above 0, and below 1, the result holds training images alone, `valid` that part of each of
-    their classes; mean and std stay those of all. `split` is the part of each class of `folder:PATH` that is
-    `valid`; at 0 PATH has train/ and val/.
+    `image_size` is in pixels a side; `data_dir` one's own copy of what would be downloaded. With a
+    `tuning_part` above 0 the result holds training images alone, `valid` that part of each of their classes;
+    mean and std stay those of all. The others are as the fields of the same names.
     """
-    if isinstance(image_size, bool) or not isinstance(image_size, int) or not 1 <= image_size <= LARGEST_SIDE:
-        raise DataError(f"expected an image_size of 1..{LARGEST_SIDE} pixels, got {image_size!r}")
-    if resize not in RESIZE_METHODS:
-        methods, hint = " or ".join(RESIZE_METHODS), nearest(str(resize), RESIZE_METHODS)
-        raise DataError(f"expected {methods} as resize, got {resize!r}.{hint}")
-    for field, part in {"tuning_part": tuning_part, "split": split}.items():
-        if not is_fraction(part):
-            raise DataError(f"expected a {field} of 0 (nothing held back) to below 1 (all), got {part!r}")
     cache_dir = Path(cache_dir).expanduser().resolve()
     data_dir = Path(data_dir).expanduser().resolve() if data_dir is not None else None
     progress = progress or (lambda stage, done, total: None)
@@ -83,7 +71,7 @@ def prepare(
         words = f"{shared} of {len(dataset.valid)} reported images are, pixel by pixel, training images too"
         request.progress(f"{name}: {words}", 0, 0)
     if tuning_part:
-        return materialise(tuning_source(dataset, source, float(tuning_part)), request)
+        return materialise(tuning_source(dataset, source, tuning_part), request)
     return dataset
 
 

@@ -1,8 +1,7 @@
 """Decode once: a folder of arrays per dataset and image size, written whole or not at all.
 
-A decoded folder is written below a temporary one beside its final place and renamed, so a process killed at
-any moment leaves nothing that is taken for whole. Every array of a copy that is found is hashed again, so
-that a damaged one is made anew. By a lock file two processes take turns.
+It is written beside its place and renamed. Every array of a copy that is found is hashed again, so that a
+damaged one is made anew. By a lock file two processes take turns.
 """
 
 import contextlib
@@ -62,9 +61,9 @@ def materialise(source: Source, request: Request) -> Dataset:
 
 @contextlib.contextmanager
 def locked(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock of a folder that is about to be written, and remove what killed processes left beside it.
+    """Hold the lock of a folder to be written, and remove what killed processes left beside it.
 
-    An OSError, here or in the body (no room, a folder that cannot be written), becomes a DataError.
+    An OSError here or in the body becomes a DataError.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from ablate.terminal import print_line, print_table
 
 
 def list_datasets(cache_dir: Path) -> dict[str, list[str]]:
-    """Return the forms, such as "128 px, squash", in which each known dataset, then own folders, are decoded.
+    """Return the forms, such as "128 px, squash", in which known datasets, then own folders, are decoded.
 
     Damaged copies do not count, nor folders named by a relative path: who knows where that started.
     """

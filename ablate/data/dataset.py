@@ -50,10 +50,9 @@ class ListedNoise:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A decoded dataset, opened.
+    """A decoded dataset, opened; pickled, it is its folder, which another process opens again.
 
-    The images are copy-on-write memory maps: processes that open the same folder share its pages, and a write
-    stays in the process that made it. Pickled, it is its folder, which another process opens again.
+    The images are copy-on-write memory maps: processes that open the same folder share its pages.
     """
 
     name: str
@@ -75,31 +74,24 @@ class Dataset:
         return open_dataset, (self.folder,), {"name": self.name}
 
     def noisy_train_labels(self, fraction: float) -> Labels:
-        """Return a copy of the training labels, a fraction of them wrong, from 0 (none) to 1 (excluded).
+        """Return a copy of the training labels, a fraction in [0, 1) of them wrong.
 
-        Imagenette and Imagewoof bring lists of 0.01, 0.05, 0.25 and 0.5, drawn independently of one another:
-        what else is asked of them is a DataError. Those of every other dataset are `symmetric_noise`.
+        Where lists of them came with the dataset, any other fraction is a DataError.
         """
-        if fraction == 0 and not isinstance(fraction, bool):
+        if fraction == 0:
             return np.array(self.train.labels)
-        noise = self.noise
-        if noise is None and is_fraction(fraction):
+        if (noise := self.noise) is None:
             return symmetric_noise(self.train.labels, self.train.names, len(self.classes), fraction)
-        if noise is not None and fraction in noise.fractions:
+        if fraction in noise.fractions:
             return np.array(noise.labels[noise.fractions.index(fraction)], dtype=np.int64)
-        known = ", ".join(f"{one:g}" for one in (0, *noise.fractions)) if noise else "0 to below 1"
+        known = ", ".join(f"{one:g}" for one in (0, *noise.fractions))
         fault = f"expected {known} as the part of wrong labels, but {fraction!r} came"
-        raise DataError(f"label_noise of {self.name}: {(noise and noise.fault) or fault}")
+        raise DataError(f"label_noise of {self.name}: {noise.fault or fault}")
 
     def fingerprint_with(self, fraction: float) -> str:
         """Return the fingerprint with a fraction of the training labels wrong; at 0 the plain one."""
         labels = self.noisy_train_labels(fraction)
         return json_digest([self.fingerprint, array_digest(labels)]) if fraction else self.fingerprint
-
-
-def is_fraction(value: object) -> bool:
-    """Tell whether a value is a number in [0, 1); True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1  # NaN is not
 
 
 def symmetric_noise(labels: Labels, names: Sequence[str], num_classes: int, fraction: float) -> Labels:

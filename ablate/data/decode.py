@@ -1,7 +1,6 @@
-"""One image to pixels, and many of them in parallel.
+"""One image to pixels, and many in parallel: RGB and square, by PIL's bilinear filter.
 
-Every image becomes RGB and square, by PIL's bilinear filter (which averages over the source area when it
-shrinks). Transparency is dropped, and of an animation the first frame taken.
+Transparency is dropped, and of an animation the first frame taken.
 """
 
 import contextlib

@@ -2,12 +2,11 @@
 
 `digits` are scikit-learn's handwritten digits: 1,797 of 8×8 pixels with 17 grey levels, ten classes. 60 of
 each are for training and the other 1,197, by the same writers, for reporting: enough to see calibration.
+Alpaydin and Kaynak 1998, https://doi.org/10.24432/C50P49
 
 `synthetic` is for tests: three classes, 64 training and 64 reported images of a bright blob on noise, whose
-place and colour lean to its class and overlap with the others'. Pixels come from integer arithmetic on
-numpy's frozen `RandomState` stream.
-
-Source: Alpaydin and Kaynak 1998, handwritten digits, https://doi.org/10.24432/C50P49
+place and colour lean to its class. Pixels come from integer arithmetic on numpy's frozen `RandomState`
+stream.
 """
 
 from functools import partial

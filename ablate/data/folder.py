@@ -1,7 +1,4 @@
-"""Images in class folders, `SPLIT/CLASS/FILE`; and `folder:PATH`, one's own in `PATH/train` and `PATH/val`.
-
-Not listed by torchvision, which passes over what it does not know and enters folders in class folders.
-"""
+"""Images in class folders, `SPLIT/CLASS/FILE`; and `folder:PATH`, one's own in its `train` and `val`."""
 
 import os
 import unicodedata
@@ -92,10 +89,7 @@ def is_dropping(name: str) -> bool:
 
 
 def list_tree(root: Path, splits: Sequence[str]) -> Tree:
-    """List the class folders and images of ROOT/SPLIT; what else is not hidden or machine-made is a problem.
-
-    Images are told by their suffix. A split that has no folder is empty.
-    """
+    """List the class folders and images (by suffix) of ROOT/SPLIT; what else is not hidden is a problem."""
     tree = Tree(root, {split: {} for split in splits}, problems := [], [])
 
     def scan(name: str) -> "list[os.DirEntry[str]]":
@@ -131,8 +125,7 @@ def locate(name: str, request: Request) -> Source:
     """Find the images of `folder:PATH`; all that is wrong with them is listed in one error.
 
     The held-out split's folder is `val` or `valid`; with the request's `split`, PATH has the class folders
-    themselves. Their names, sorted by code point, give the class ids. What lies beside the split folders (a
-    test split, a readme) is not looked at.
+    itself. Class ids go by their names' code points. What lies beside the split folders is not looked at.
     """
     root = Path(name.removeprefix(PREFIX)).expanduser().resolve()
     try:

@@ -1,7 +1,6 @@
 """The tuning split: images held back from the training images, so that nothing is tuned on the reported ones.
 
-Of each class the same part is held back, chosen by the hash of the file names: no seed, order or content has
-a say, and a smaller part's images are among a larger part's.
+Of each class the same part, by the hash of the file names: a smaller part's images are among a larger's.
 """
 
 from collections.abc import Sequence

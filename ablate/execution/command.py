@@ -33,10 +33,7 @@ LOOK_SECONDS = 2.0
 def run_command(
     study: Study, trial: Trial, out: Path, device: torch.device, tell: Callable[[Heartbeat], None]
 ) -> dict[str, Any]:
-    """Run a study's command for a trial to its end, and read what it left; a StudyError says what is wrong.
-
-    Whatever it started is killed with it. Its log lies beside its folder.
-    """
+    """Run a study's command for a trial, and read what it left; a StudyError says what is wrong."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     values = {**trial.fields.model_dump(), "seed": trial.seed, "out": out}
@@ -90,31 +87,20 @@ def _environment(device: torch.device, threads: int) -> dict[str, str]:
 
 def read_result(result: str, log: Path) -> float:
     """The number in a JSON file's path, a CSV's last row, or the log's last match; else a StudyError."""
-    if result.startswith("log:"):
-        found = re.findall(result[4:], log.read_text(errors="replace"), re.MULTILINE)
-        if not found:
-            raise StudyError(f"result: no line of the command's log matches {result[4:]!r}")
-        value: Any = found[-1]
-        parts = list[str]()
-    else:
-        file, _, key = result.rpartition(":")
-        parts = key.split(".") if file.endswith(".json") else [key]
-        try:
-            with open(file, encoding="utf-8", newline="") as text:
-                value = json.load(text) if file.endswith(".json") else list(csv.DictReader(text))[-1]
-        except OSError as error:
-            raise StudyError(
-                f"result: the command ended well but left no {file} ({error.strerror})"
-            ) from None
-        except (ValueError, IndexError, csv.Error) as error:
-            raise StudyError(f"result: {file} cannot be read: {first_line(error)}") from None
-    for part in parts:
-        try:
-            value = value[int(part) if isinstance(value, list) else part]
-        except (LookupError, ValueError, TypeError):
-            known = ", ".join(map(str, value)) if isinstance(value, Mapping) else f"a {type(value).__name__}"
-            raise StudyError(f"result: {file} has no {key}; at {part} it has {known}") from None
+    found: Any = "nothing that can be read"
+    file, _, key = result.rpartition(":")
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise StudyError(f"result: {result}: expected a number, but {str(value)[:80]!r} came") from None
+        if result.startswith("log:"):
+            found = re.findall(result[4:], log.read_text(errors="replace"), re.MULTILINE)
+            return float(found[-1])
+        with open(file, encoding="utf-8", newline="") as text:
+            found = json.load(text) if file.endswith(".json") else list(csv.DictReader(text))[-1]
+        for part in key.split(".") if file.endswith(".json") else [key]:
+            found = found[int(part) if isinstance(found, list) else part]
+        return float(found)
+    except OSError as error:
+        raise StudyError(f"result: the command ended well but left no {file} ({error.strerror})") from None
+    except (LookupError, ValueError, TypeError, csv.Error) as error:
+        came = ", ".join(map(str, found)) if isinstance(found, Mapping) else repr(found)[:80]
+        fault = f"{type(error).__name__}: {first_line(error)}"
+        raise StudyError(f"result: {result}: expected a number there, but it has {came} ({fault})") from None

@@ -7,9 +7,10 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
 import torch
@@ -24,8 +25,8 @@ from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Outcome, Task, TimingTask, do_task
 from ablate.guarded import guarded
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
-from ablate.store.results import VARIATIONS, ResultsFolder, below, write_plan
-from ablate.store.timing import cases_of, read_timing, write_timing
+from ablate.store.results import VARIATIONS, ResultsFolder, below, write_sealed
+from ablate.store.timing import cases_of, read_timing
 from ablate.study.fields import DataFields
 from ablate.study.options import Options as Options
 from ablate.study.own import seconds_of
@@ -64,6 +65,15 @@ class Settled:
         own = (VARIATIONS, self.variation) if self.variation else ()
         return ResultsFolder(below(options.results, self.study.name, self.profile, *own))
 
+    def arms(self) -> list[AnyFields]:
+        """The fields of every arm."""
+        return [self.study.fields(levels) for levels in self.study.arms()]
+
+    def plan(self, options: Options, *found_by: Callable[[AnyFields], Any]) -> Plan:
+        """Every trial, by what finds fingerprint, numerics and sources of an arm's fields."""
+        facts = {"profile": self.profile, "reason": self.reason, "command": options.command}
+        return Plan(study=self.study, trials=tuple(expand(self.study, *found_by)), **facts)
+
 
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
     """Train what is missing of a study, and record it; what a user can have got wrong is found before."""
@@ -101,7 +111,7 @@ class _Drive:
         recorded = [records[trial_id].trial for trial_id in trials.keys() & records.keys()]
         code = [source for trial in (*recorded, *self.plan.trials) for source in trial.sources.values()]
         reasons = sorted({source.same_code for source in code} - {""})
-        write_plan(self.folder, self.plan.model_copy(update={"same_code": tuple(reasons)}))
+        write_sealed(self.folder.plan, self.plan.model_copy(update={"same_code": tuple(reasons)}))
         for trial_id in trials.keys() & records.keys() if self.options.retry_failed else ():
             if records[trial_id].status != "complete":
                 put_aside(self.folder, trial_id, "attempts")
@@ -127,7 +137,7 @@ class _Drive:
                         self.watcher.preparing("timing training steps", round(100 * event.message), 100)
                     elif isinstance(event, Done):
                         with optional():
-                            write_timing(self.folder, event.outcome)
+                            write_sealed(self.folder.timing, event.outcome)
                     elif isinstance(event, Lost):
                         self.watcher.note(f"the step times could not be measured: {event.reason}")
                     continue
@@ -148,19 +158,18 @@ class _Drive:
 
     def _timing_jobs(self, records: Mapping[str, Record]) -> list[Job]:
         """The pass that times the steps, unless they are known or not asked for; it has the machine alone."""
-        if self.plan.study.trained_by:
+        if self.plan.study.trained_by or not self.options.timing:
             return []
         complete = {id_ for id_, record in records.items() if record.status == "complete"}
         cases = cases_of(trial for trial in self.plan.trials if trial.trial_id in complete)
-        if not self.options.timing or not cases:
-            return []
         try:
             kept = read_timing(self.folder)
         except RecordError as error:
             self.watcher.note(str(error))
             kept = None
         threads = {trial.numerics.threads for trial in cases.values()}
-        if kept is not None and set(cases) <= set(kept.cases) and threads == {kept.environment.threads}:
+        known = kept is not None and {*cases} <= {*kept.cases} and threads == {kept.environment.threads}
+        if known or not cases:
             return []
         turns = {case: (trial, self.data_folders[trial.fingerprint]) for case, trial in cases.items()}
         fresh = any(code_names(trial.fields) for trial in cases.values())
@@ -211,30 +220,24 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
         raise StudyError(
             f"{study.name}: has a search, whose arms are known when it is tuned; use `python -m ablate tune`"
         )
-    arms = [study.fields(levels) for levels in study.arms()]
-    inputs = ready_inputs(settled, arms, options, watcher)
+    inputs = ready_inputs(settled, arms := settled.arms(), options, watcher)
     for name, data in {fields.data: inputs.dataset(fields) for fields in arms if fields.data}.items():
         split = f"{len(data.train):,} training images, {len(data.valid):,} reported ones"
         watcher.note(f"{name}: {split}, {len(data.classes)} classes")
-    trials = tuple(expand(study, inputs.fingerprint, inputs.numerics, inputs.sources))
-    profile, reason = settled.profile, settled.reason
-    return Plan(study=study, profile=profile, reason=reason, command=options.command, trials=trials), inputs
+    return settled.plan(options, inputs.fingerprint, inputs.numerics, inputs.sources), inputs
 
 
 def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Trial]) -> Plan:
     """The plan where data is not here; `recorded` trials on the same data are found again in it."""
-    study = settled.study
-    arms = [study.fields(levels) for levels in study.arms()]
-    check_names(arms)
+    check_names(arms := settled.arms())
 
     def images(fields: AnyFields) -> str:
         return json.dumps([fields.model_dump(include={*DataFields.model_fields}), fields.arguments("data")])
 
     known = {images(trial.fields): trial.fingerprint for trial in recorded}
     numerics = functools.partial(resolve_numerics, device=settled.device, threads=options.threads)
-    sources = settled_sources(arms, settled.folder(options), options, study.folder)
-    trials = expand(study, lambda fields: known.get(images(fields), images(fields)), numerics, sources)
-    return Plan(study=study, profile=settled.profile, reason=settled.reason, trials=tuple(trials))
+    sources = settled_sources(arms, settled.folder(options), options, settled.study.folder)
+    return settled.plan(options, lambda one: known.get(images(one), images(one)), numerics, sources)
 
 
 def ready_inputs(settled: Settled, arms: Sequence[AnyFields], options: Options, watcher: Watcher) -> Inputs:

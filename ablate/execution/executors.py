@@ -93,10 +93,7 @@ def do_job(
     send: Callable[[Event], None],
     faults: Any = FOREIGN_FAULTS,
 ) -> Done | Lost:
-    """Do a job for the given time. What it tells is sent; its end is returned.
-
-    What is no fault of the job, as a full disk, is a StoppedError.
-    """
+    """Do a job for the given time, and return its end; a failure of the machine is a StoppedError."""
     try:
         outcome = work(job.task, slot, lambda message: send(Told(job.name, message)))
     except StoppedError:
@@ -129,8 +126,8 @@ class _Worker:
 class LocalExecutor:
     """Runs jobs, each in `timeout` seconds, in processes that end with it and import `imports` first.
 
-    A job that tells nothing for `stall` seconds is over as well. Supervisors do not see the folder `apart`,
-    which holds the user's modules; what jobs print goes to a file per slot in the folder `logs`.
+    A job that tells nothing for `stall` seconds is over as well. Supervisors do not see the user's folder
+    `apart`; what jobs print goes to a file per slot in `logs`.
     """
 
     def __init__(

@@ -148,7 +148,7 @@ class OwnTrial:
     def save(self, **state: Any) -> None:
         """Keep what `restore` gives if this trial is killed: at an epoch's end, instead of what was kept.
 
-        Tensors, numbers, texts, and lists and dicts of them; global generators are kept with it.
+        Tensors, numbers, texts, and lists and dicts of them; the global generators' states go with them.
         """
         numpy: Any = np.random.get_state()
         generators = {"torch": torch.get_rng_state(), "python": random.getstate()}

@@ -17,7 +17,7 @@ from ablate.losses import ForeignLoss, build_loss
 from ablate.models import bind_network
 from ablate.models.weights import head_of
 from ablate.plugins import is_foreign
-from ablate.study.fields import Fields
+from ablate.study.fields import SLOTS, Fields
 from ablate.study.metric import Metric
 from ablate.study.own import OwnFields
 from ablate.study.trials import AnyFields, Numerics, Sources, Trial, build_trial, sources_now
@@ -114,29 +114,25 @@ def check_names(every: Iterable[AnyFields]) -> None:
     """Find what is wrong with the losses and networks that arms name; it needs no data."""
     arms = [fields for fields in every if isinstance(fields, Fields)]
     for fields in arms:
-        with _levels_apart("data", arms):
+        with _levels_apart(arms):
             bind_data(fields.data, fields.arguments("data"))
-        with _levels_apart("loss", arms):
             loss, logits = build_loss(fields.loss, fields.arguments("loss")), torch.zeros(2, 3)
-        try:  # it can refuse an ε or a reduction
-            loss(logits, torch.tensor([0, 1]), epsilon=fields.epsilon, reduction=fields.reduction)
-        except ValueError as error:
-            raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
-        if isinstance(loss, ForeignLoss):
-            _check_untaken("loss", {"epsilon"} if loss.takes_epsilon else set(), ("epsilon",), fields, arms)
-            if fields.mixup and not loss.per_image:
-                raise StudyError(
-                    f"mixup: needs a loss per image, but {fields.loss!r} gives one number for a batch; have "
-                    "it return one per image, or set mixup to 0"
-                )
-        with _levels_apart("arch", arms):  # built below, when the number of classes is known
-            bind_network(fields.arch, fields.arguments("arch"))
-        with _levels_apart("augmentation", arms):
+            try:  # it can refuse an ε or a reduction
+                loss(logits, torch.tensor([0, 1]), epsilon=fields.epsilon, reduction=fields.reduction)
+            except ValueError as error:
+                raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
+            if isinstance(loss, ForeignLoss):
+                takes = {"epsilon"} if loss.takes_epsilon else set()
+                _check_untaken("loss", takes, ("epsilon",), fields, arms)
+                if fields.mixup and not loss.per_image:
+                    raise StudyError(
+                        f"mixup: needs a loss per image, but {fields.loss!r} gives one number for a batch; "
+                        "have it return one per image, or set mixup to 0"
+                    )
+            bind_network(fields.arch, fields.arguments("arch"))  # built when the classes are known
             check_augmentation(fields)
-        with _levels_apart("optimizer", arms):
             names = ("weight_decay", "momentum", "beta2", "adam_epsilon")
             _check_untaken("optimizer", check_optimizer(fields), names, fields, arms)
-        with _levels_apart("schedule", arms):
             _check_untaken("schedule", check_schedule(fields), ("anneal_from",), fields, arms)
 
 
@@ -149,13 +145,14 @@ def check_metrics(metrics: Mapping[str, Metric], classes: int) -> None:
 
 
 @contextlib.contextmanager
-def _levels_apart(slot: str, arms: Sequence[Fields]) -> Iterator[None]:
-    """Say what else to do about an argument of code that not all arms name."""
+def _levels_apart(arms: Sequence[Fields]) -> Iterator[None]:
+    """Say what else to do about an argument of code, as `arch.depth`, that not all arms name."""
     try:
         yield
     except StudyError as error:
-        names = list(dict.fromkeys(getattr(fields, slot) for fields in arms))
-        if len(names) == 1 or not str(error).startswith(f"{slot}."):
+        slot = str(error).partition(".")[0]
+        names = list(dict.fromkeys(getattr(fields, slot) for fields in arms)) if slot in SLOTS else []
+        if len(names) < 2:
             raise
         levels = ", ".join(f"{chr(97 + at)!r}: {{{slot!r}: {name!r}, ...}}" for at, name in enumerate(names))
         raise StudyError(

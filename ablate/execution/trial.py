@@ -135,10 +135,7 @@ def do_task(task: Task | TimingTask, slot: int, tell: Callable[[Any], None]) -> 
 
 
 def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outcome:
-    """Train once and give the record, with the predictions of a complete run.
-
-    `slot` is the number of the worker, on CUDA that of its GPU; `tell` is called about once a second.
-    """
+    """Train once for the record and, of a complete run, the predictions; `tell` is called every second."""
     device = ready_device(task.trial.numerics, slot)
     ran = environment_of(device, task.trial.numerics.threads, workers=task.workers, engine=task.engine)
     ran = ran.model_copy(update={"warm": task.warm})

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
 import importlib
 import os
 import pickle
 import re
-import resource
 import signal
 import sys
-import threading
-import time
-import traceback
-import warnings
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from ablate.channel import LONGEST, Channel, channels
+from ablate.channel import LONGEST, Channel
 from ablate.errors import StoppedError, first_line
 from ablate.execution.executors import KEPT, POLL_SECONDS, Done, Event, Lost, Work, do_job
-from ablate.guarded import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, family, prctl
+from ablate.guarded import END_SECONDS, PR_SET_CHILD_SUBREAPER, end_children, forked, prctl
 from ablate.store.provenance import source_commit
 
-END_SECONDS = 5.0  # for a process that hung up, or is killed, to be gone
-HIGHEST_DESCRIPTOR = 4096
 LOG_BYTES = 16_000_000
 TAIL = 4096  # bytes at a log's end in which its last line is looked for
 
@@ -67,52 +59,18 @@ class Supervisor:
         if fresh or self.code is not None:
             self._end()
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.log.touch()
-        self.since = self.log.stat().st_size
-        self.mark, self.fresh, self.child = mark, fresh, self.child or self._forked()
+        with self.log.open("ab") as log:
+            self.mark, self.fresh, self.since = mark, fresh, log.tell()
+            if self.child is None:
+                self.process, self.child = forked(self._do_jobs, log.fileno(), self.driver)
+                with contextlib.suppress(OSError, AttributeError):  # without it, it is looked at now and then
+                    self.pidfd = os.pidfd_open(self.process)
         with contextlib.suppress(BrokenPipeError):  # it ended: heard of soon
             self.child.put(b"job ", mark, payload)
         self.driver.put(b"went", mark, b"")
 
-    def _forked(self) -> Channel:
-        (ours, theirs), own = channels(), os.getpid()
-        with warnings.catch_warnings(action="ignore"):  # later Pythons warn of any thread
-            self.process = os.fork()
-        if not self.process:
-            try:
-                prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-                os.setpgid(0, 0)
-                self.driver.close()
-                ours.close()
-                if os.getppid() == own:
-                    self._do_jobs(theirs)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(1)
-        theirs.close()
-        with contextlib.suppress(OSError, AttributeError):  # without it, it is looked at now and then
-            self.pidfd = os.pidfd_open(self.process)
-        return ours
-
-    def _do_jobs(self, end: Channel) -> None:
-        """In the child: do jobs, and print to the log."""
-        own, log = os.getpid(), os.open(self.log, os.O_WRONLY | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        # Where code that counts descriptors, or closes them, does not meet it.
-        high = max(3, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], HIGHEST_DESCRIPTOR) - 16)
-        supervisor = Channel(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, high))
-        end.close()
-        sending = threading.Lock()  # code may tell from threads
-
-        def send(kind: bytes, mark: bytes, payload: bytes) -> None:
-            if os.getpid() != own:
-                os._exit(0)  # a copy that the code forked has no say
-            with sending:
-                supervisor.put(kind, mark, payload)
-
+    def _do_jobs(self, supervisor: Channel) -> None:
+        """In the child: do jobs, one after the other."""
         while True:
             wait([supervisor])
             for _, mark, payload in supervisor.frames():
@@ -120,7 +78,7 @@ class Supervisor:
                 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
 
                 def tell(event: Event, mark: bytes = mark) -> None:
-                    send(b"told", mark, pickle.dumps(event))
+                    supervisor.put(b"told", mark, pickle.dumps(event))
 
                 try:
                     ended = do_job(self.work, job, number, self.slot, tell, BaseException)
@@ -128,13 +86,13 @@ class Supervisor:
                     if len(outcome) > LONGEST:
                         raise ValueError(f"expected at most {LONGEST:,} bytes, not {len(outcome):,}")
                 except StoppedError as error:
-                    send(b"stop", mark, str(error).encode(errors="backslashreplace"))
+                    supervisor.put(b"stop", mark, str(error).encode(errors="backslashreplace"))
                     continue
                 except Exception as error:
                     reason = f"its outcome cannot be sent: {first_line(error)}"
                     ended = Lost(job.name, "error", reason, number)
                     outcome = pickle.dumps(ended)
-                send(b"done" if isinstance(ended, Done) else b"lost", mark, outcome)
+                supervisor.put(b"done" if isinstance(ended, Done) else b"lost", mark, outcome)
 
     def _hear(self, child: Channel) -> None:
         """Hand on what the child says; where it, or the need for it, has ended, see to all that is left."""
@@ -170,17 +128,11 @@ class Supervisor:
 
     def _end(self) -> None:
         """Kill all that is below this process: also what left its group or session becomes its child."""
-        deadline = time.monotonic() + END_SECONDS
         if self.child is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process, signal.SIGKILL)  # all there is to know where this is not Linux
-        while (below := family(os.getpid())[1:]) and time.monotonic() < deadline:
-            for process in below:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(process, signal.SIGKILL)
-            self._reap()
-        if self.child is not None:
             self.child.close()
+        end_children()
         if self.pidfd:
             os.close(self.pidfd)
         self.child, self.process, self.pidfd, self.mark, self.code = None, 0, 0, b"", None

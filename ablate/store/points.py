@@ -1,7 +1,4 @@
-"""The points of a search: what was asked for, with which seeds, and what became of it.
-
-Optuna's database holds them; `tuning/tuning.json` is a copy for readers. Their values are in the records.
-"""
+"""The points of a search; Optuna's database holds them, and `tuning/tuning.json` a copy for readers."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ablate.store.results import TUNING_FILE, ResultsFolder, read_sealed, write_sealed
+from ablate.store.results import ResultsFolder, read_sealed
 from ablate.study.fields import Frozen, Levels
 from ablate.study.search import Search
 from ablate.study.trials import TrialId
@@ -78,15 +75,10 @@ class Tuning(Frozen, extra="ignore"):  # older files hold attributes of Optuna's
 
 def tuning_folder(results: ResultsFolder) -> ResultsFolder:
     """Where the records of a study's points are, apart from those of its re-test."""
-    return ResultsFolder((results.root / TUNING_FILE).parent)
-
-
-def write_tuning(results: ResultsFolder, tuning: Tuning) -> None:
-    """Store the search as far as it is, for readers."""
-    write_sealed(results.root / TUNING_FILE, tuning)
+    return ResultsFolder(results.tuning.parent)
 
 
 def read_tuning(results: ResultsFolder) -> Tuning | None:
     """The search of a study's results; None where nothing was tuned. A damaged file is a `RecordError`."""
     remedy = "remove it, and the same `python -m ablate tune` writes it again from the search's database"
-    return read_sealed(Tuning, results.root / TUNING_FILE, remedy)
+    return read_sealed(Tuning, results.tuning, remedy)

@@ -12,10 +12,7 @@ from pathlib import Path
 
 @functools.cache
 def source_commit() -> str | None:
-    """Commit of ablate's own source tree, with -dirty where the code in it was changed.
-
-    Outside git what ABLATE_COMMIT says, for a copy that was made without `.git`; None where it says nothing.
-    """
+    """Commit of ablate's own source tree, -dirty where that was changed; else what ABLATE_COMMIT says."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).resolve().parents[1]), *arguments]

@@ -152,8 +152,8 @@ class Record(Frozen, allow_inf_nan=False):
 class Predictions:
     """What a trained network says of N reported images; labels are class ids.
 
-    A projection is of at most 200 images of each of three classes, in the plane through their templates, with
-    the labels trained on; None where the record's features name no classes.
+    A projection is of at most 200 images of each of three classes, in the plane through their templates; None
+    where the record's features name no classes.
     """
 
     logits: NDArray[np.float32]  # [N, K]
@@ -297,10 +297,9 @@ def put_aside(folder: ResultsFolder, trial_id: str, place: str) -> None:
 
 
 def publish_results(folder: ResultsFolder, target: Path, *, predictions: bool) -> ResultsFolder:
-    """Copy a study's plan, its planned trials' records and its tables to the folder `target`.
+    """Copy a study's plan, planned trials' records, tables and, if asked for, predictions to `target`.
 
-    Predictions are checked, and copied where asked for. A target that holds other records, or a planned trial
-    without one, is a `ResultsError`.
+    A target that holds other records, or a planned trial without one, is a `ResultsError`.
     """
     planned = {trial.trial_id for trial in read_plan(folder).trials}
     records = {name: record for name, record in read_records(folder).items() if name in planned}

@@ -43,6 +43,7 @@ class ResultsFolder:
         self.logs = self.shared / "logs"  # what trials printed, a file per worker
         self.weights = self.shared / "weights"  # trained networks, where they are kept
         self.plan = self.root / "study.json"  # the study as last run: its declaration and its planned trials
+        self.tuning = self.root / "tuning" / "tuning.json"  # the points of a search, before the study
         self.timing = self.root / "timing.json"  # what a training step takes, from the exclusive pass
         self.tables = self.root / "tables.json"  # the digest of each table
         self.lock = self.shared / ".lock"  # held by the one driver that may write here
@@ -94,8 +95,6 @@ VARIATIONS = "variations"
 """Below a results folder, and a report's: the study run with other settings or seeds, each by its name."""
 LAYOUT = 1
 """Of the sealed JSON files; raised when one changes in a way that an earlier version would misread."""
-TUNING_FILE = "tuning/tuning.json"
-"""Below a results folder: the points of a search, before the study they lead to."""
 
 
 def make_writable(root: Path, folders: Iterable[Path], fault: str, option: str) -> None:
@@ -110,10 +109,7 @@ def make_writable(root: Path, folders: Iterable[Path], fault: str, option: str) 
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in a folder that exists, in full or not at all, even when the machine stops.
-
-    What the disk refuses is a `ResultsError`.
-    """
+    """Write a file in full or not at all, even if the machine stops; a disk's refusal is a `ResultsError`."""
     name = ""
     try:
         fail_point()
@@ -205,16 +201,11 @@ def is_sealed(path: Path) -> bool:
     return path.exists() and b'"digest"' in path.read_bytes()[:20]
 
 
-def write_plan(folder: ResultsFolder, plan: Plan) -> None:
-    """Store the study as it was last run."""
-    write_sealed(folder.plan, plan)
-
-
 def read_plan(folder: ResultsFolder) -> Plan:
     """The study as it was last run. A folder without one, or with a damaged one, is a `RecordError`."""
     if plan := read_sealed(Plan, folder.plan, "run the study again"):
         return plan
-    if (folder.root / TUNING_FILE).exists():
+    if folder.tuning.exists():
         raise RecordError(
             f"{folder.root}: its search has not ended, so there is nothing to report yet; the same "
             "`python -m ablate tune` goes on with it, and `python -m ablate status` says how far it is"
@@ -254,5 +245,5 @@ def find_study(results: Path, named: str, profile: str | None = None) -> Results
 def _run_folders(study: Path) -> list[ResultsFolder]:
     """The results folders of a study that was run or is being tuned, and those of its variations."""
     files = [*study.glob("*/study.json"), *study.glob(f"*/{VARIATIONS}/*/study.json")]
-    roots = {path.parent for path in files} | {path.parents[1] for path in study.glob(f"*/{TUNING_FILE}")}
+    roots = {path.parent for path in files} | {path.parents[1] for path in study.glob("*/tuning/tuning.json")}
     return [ResultsFolder(root) for root in sorted(roots)]

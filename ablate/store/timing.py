@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pydantic import Field
 
 from ablate.store.records import Environment
-from ablate.store.results import ResultsFolder, read_sealed, write_sealed
+from ablate.store.results import ResultsFolder, read_sealed
 from ablate.study.fields import Frozen
 from ablate.study.trials import Trial, arm_name
 
@@ -79,11 +79,6 @@ def cases_of(trials: Iterable[Trial]) -> dict[Case, Trial]:
     for case, trial in list(cases.items()):
         cases.setdefault(plain_case(case), trial)
     return cases
-
-
-def write_timing(folder: ResultsFolder, timing: TimingPass) -> None:
-    """Keep a pass as timing.json, in place of an earlier one."""
-    write_sealed(folder.timing, timing)
 
 
 def read_timing(folder: ResultsFolder) -> TimingPass | None:

@@ -63,10 +63,7 @@ class Term:
 
 
 def terms(plan: Plan) -> list[Term]:
-    """Every effect: arms against their baselines or each other, main effects, interactions, trends.
-
-    Arms that are listed and no grid have nothing to average over.
-    """
+    """Every effect: between arms, and of a grid, which listed arms are not, main, interactions, trends."""
     of_arms = _between_arms(plan)
     return of_arms if plan.study.only else [*of_arms, *_averages(plan.study), *_trends(plan.study)]
 

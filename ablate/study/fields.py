@@ -1,7 +1,7 @@
 """The fields of a trial: everything that can be set, swept or overridden, each with its range.
 
-A recipe is a named, complete, frozen set of the training fields. A trial starts from its recipe; the
-study's base, its profile, the arm's levels and the command line then change single fields, in that order.
+A trial starts from its recipe, a named set of the training fields; the study's base, its profile, the arm's
+levels and the command line then change single fields, in that order.
 """
 
 from __future__ import annotations
@@ -56,8 +56,7 @@ Part = Annotated[float, Field(ge=0, lt=1)]
 class Recipe(Frozen, strict=True, allow_inf_nan=False):
     """How a network is trained, in full: optimiser, schedule, augmentation and batches.
 
-    A field that came later has a default, which is what training did before it: a record written then still
-    says what was done, and its trial keeps its identity.
+    A field that came later has a default, which is what training did before: its trials keep their identity.
     """
 
     epochs: int = Field(ge=1, le=100_000, description="passes over the training images")
@@ -321,10 +320,7 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve(*layers: Mapping[str, Any]) -> Fields:
-    """The complete fields of a trial from layers (base, profile, arm, ...); later ones win.
-
-    Every unknown, missing and wrong field is named in one StudyError.
-    """
+    """The fields of a trial from layers (base, profile, arm, ...); later ones win. Else a StudyError."""
     settings = layered(DEFAULTS, *layers)
     # An unknown recipe is reported by the validation.
     recipe = RECIPES.get(str(settings["recipe"]), RECIPES["source"])

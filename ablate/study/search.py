@@ -150,7 +150,7 @@ class Chosen(Frozen):
 
 
 class Search(Declaration):
-    """What is searched, for what, and with which budget. A point is one value for every searched field.
+    """What is searched, for what, with which budget. A point is one value for every searched field.
 
     Its value is its seeds' mean objective on the tuning split. Baseline and anchors are the first points.
     """

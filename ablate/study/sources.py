@@ -139,10 +139,7 @@ def _declared(tree: ast.Module) -> list[ast.stmt]:
 
 
 def _digest(tree: ast.Module) -> str:
-    """Digest of a module without comments, docstrings and the study it declares; "" if that leaves nothing.
-
-    It is the same under every version of Python, as that of `ast.dump` is not.
-    """
+    """Digest of a module without comments, docstrings and its study, under any Python; "" of nothing."""
     declared, digest = _declared(tree), hashlib.sha256()
     tree.body = [statement for statement in tree.body if statement not in declared]
     for node in ast.walk(tree):

@@ -1,7 +1,4 @@
-"""A study as a person declares it: one question, its factors, and how the answer will be judged.
-
-A study is a Python file with a docstring and one `study = Study(...)`; it is code, and loading it runs it.
-"""
+"""A study as a person declares it: one question, its factors, and how the answer will be judged."""
 
 from __future__ import annotations
 
@@ -340,7 +337,17 @@ def declared_faults(study: Study) -> Iterator[str]:
     if study.design != "without" and not study.parts:
         yield "design: is that of parts; name them, as parts={'mixup': 0.0}, or leave design out"
     yield from _named_faults(study)
-    yield from _comparison_faults(study)
+    for asked in study.comparisons:
+        if isinstance(asked, str):
+            if asked not in KINDS:
+                yield f"comparisons: {unknown_name('kind', asked, KINDS)}"
+            continue
+        known = all(level in study.factors.get(name, ()) for name, level in asked.items())
+        if not known or len(asked.keys() & study.varied) not in {1, len(study.varied)}:
+            each = ", ".join(study.varied)
+            yield f"comparisons: expected a level of one factor or of each of {each}, but {asked} came"
+        elif not asked.items() - study.baseline.items():
+            yield f"comparisons: {asked} is the baseline itself; name what is compared with it"
     seeds = study.seed_list()
     if not seeds or repeated(seeds) or min(seeds) < 0 or max(seeds) >= 2**63:
         yield f"seeds: expected at least one, each once and within 0 to 2**63 - 1, but {study.seeds} came"
@@ -351,11 +358,8 @@ def declared_faults(study: Study) -> Iterator[str]:
         yield f"search: a study is swept or searched, not both; move {names} into the space, or to base"
     if study.search and "tuning_part" in study.base:
         yield "base.tuning_part: of a study with a search it is the search's; set tuning_part there"
-    if study.retune:
-        yield from _retune_faults(study, study.retune)
-
-
-def _retune_faults(study: Study, retune: Search) -> Iterator[str]:
+    if (retune := study.retune) is None:
+        return
     if study.search or not study.factors:
         yield "retune: is of a study's arms; give it factors or parts, and no search, which makes its own"
     if TUNING in study.factors and not study.chosen:
@@ -378,20 +382,6 @@ def _named_faults(study: Study) -> Iterator[str]:
     for name, factors in setters.items():
         if len(factors) > 1:
             yield f"factors: {name} is set by {' and by '.join(factors)}; leave it to one of them"
-
-
-def _comparison_faults(study: Study) -> Iterator[str]:
-    for asked in study.comparisons:
-        if isinstance(asked, str):
-            if asked not in KINDS:
-                yield f"comparisons: {unknown_name('kind', asked, KINDS)}"
-            continue
-        known = all(level in study.factors.get(name, ()) for name, level in asked.items())
-        if not known or len(asked.keys() & study.varied) not in {1, len(study.varied)}:
-            each = ", ".join(study.varied)
-            yield f"comparisons: expected a level of one factor or of each of {each}, but {asked} came"
-        elif not asked.items() - study.baseline.items():
-            yield f"comparisons: {asked} is the baseline itself; name what is compared with it"
 
 
 def load_study(path: str | Path) -> Study:

@@ -57,10 +57,7 @@ def frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def write_tables(folder: ResultsFolder, tables: Tables) -> None:
-    """Write each table to <name>.csv, numbers unrounded, and what vouches for it beside the others.
-
-    One that cannot be written is read from `folder` itself.
-    """
+    """Write each table to <name>.csv, and the digests; one that cannot be is read from `folder` itself."""
     written: dict[str, str] = {}
     for name, data in tables.items():
         texts: Any = data.select_dtypes("string")

@@ -16,9 +16,9 @@ import sqlalchemy
 from optuna.exceptions import OptunaError
 
 from ablate.errors import ResultsError, first_line
-from ablate.store.points import Point, Source, State, Tuning, read_tuning, tuning_folder, write_tuning
+from ablate.store.points import Point, Source, State, Tuning, read_tuning, tuning_folder
 from ablate.store.records import put_aside, read_records
-from ablate.store.results import ResultsFolder
+from ablate.store.results import ResultsFolder, write_sealed
 from ablate.study.fields import Levels
 from ablate.study.options import Options
 from ablate.tables.tuning import objective_values, points_table, winners_of
@@ -146,7 +146,7 @@ class Ledger:
     def _write(self) -> None:
         """Have `tuning/tuning.json` say what the database does, for readers."""
         self.tuning = self.tuning.model_copy(update={"points": self.points.all()})
-        write_tuning(self.results, self.tuning)
+        write_sealed(self.results.tuning, self.tuning)
 
     def _declare(self) -> None:
         if self.points.study.directions != self.points.directions:
@@ -213,7 +213,7 @@ class Ledger:
             raise self._own_search()
         # Optuna never changes a trial that ended: all are written anew, after the file that saves them.
         self.tuning = self.tuning.model_copy(update={"points": points})
-        write_tuning(self.results, self.tuning)
+        write_sealed(self.results.tuning, self.tuning)
         self._empty()
         self._declare()
         for point in points:

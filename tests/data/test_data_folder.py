@@ -366,6 +366,5 @@ def test_a_split_where_there_is_one_already_or_none_to_take(tmp_path: Path) -> N
     assert "PATH has ['train', 'val']; leave split out" in refused(prepared, tree, cache, split=0.2)
     assert "1 problem with split=0.2" in refused(prepared, flat, cache, split=0.2)
     assert "no class folders in it" in refused(prepared, flat / "cat", cache, split=0.2)
-    assert "expected a split of 0" in refused(prepared, flat, cache, split=-0.5)
     message = refused(prepare, "digits", image_size=8, cache_dir=cache, split=0.2)
     assert message == "split: is for folder:PATH alone, but data is 'digits'; leave split out"

@@ -64,22 +64,6 @@ def test_an_unknown_name_lists_the_known_and_the_nearest(tmp_path: Path) -> None
     assert "write 'folder:" in refused(prepare, str(tmp_path), image_size=8, cache_dir=tmp_path)
 
 
-BAD_ARGUMENTS: dict[tuple[str, str], list[Any]] = {
-    ("image_size", "1..4096 pixels"): [0, -1, 4097, True, 8.0, "8", None],
-    ("resize", "expected squash or center_crop as resize, got"): ["", "Squash", 3, None],
-    ("resize", "Did you mean 'center_crop'"): ["centercrop"],
-    ("tuning_part", "expected a tuning_part of 0 "): [1, -0.1, 1.5, np.nan, np.inf, True, False, "0.1", None],
-}
-
-
-def test_arguments_are_checked_before_anything_is_done(tmp_path: Path) -> None:
-    for (field, message), values in BAD_ARGUMENTS.items():
-        for value in values:
-            options = {"image_size": 8, "cache_dir": tmp_path / "cache", field: value}
-            assert message in refused(prepare, "synthetic", **options)
-    assert not (tmp_path / "cache").exists()
-
-
 def test_default_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for own, shared, expected in (

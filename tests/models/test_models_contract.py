@@ -84,7 +84,7 @@ def network(*, line: str = "", attribute: str = "") -> str:
     [
         ("seed_cn", "^network 'seed_cn': .*seed_cnn, seed_cnn_bn_relu.*module:factory.*'seed_cnn'[?]"),
         ("no_such_package.networks:network", "module 'no_such_package.networks' .*beside the study"),
-        ("my_nets:Net(depth=3)", "write 'my_nets:Net', and its arguments as .*, as arch.depth"),
+        ("my_nets:Net(depth=3)", "without a call, .*; its arguments are fields of their own, as arch.NAME"),
     ],
 )
 def test_a_name_that_leads_nowhere(name: str, complaint: str) -> None:

@@ -11,9 +11,9 @@ import pandas as pd
 from recorded_study import COST, CPU, environment, planned
 from test_records import EPOCH
 
-from ablate.store.points import Importances, Point, Source, State, Tuning, tuning_folder, write_tuning
+from ablate.store.points import Importances, Point, Source, State, Tuning, tuning_folder
 from ablate.store.records import Cost, Epoch, Failure, Predictions, Record, write_record
-from ablate.store.results import ResultsFolder, write_plan
+from ablate.store.results import ResultsFolder, write_sealed
 from ablate.study.fields import Levels, resolve
 from ablate.study.search import FIRST_TUNING_SEED, Range, Search
 from ablate.study.study import Study
@@ -64,7 +64,7 @@ def make_results(
     plan, folder = planned(study, profile=profile, reason=reason), ResultsFolder(root)
     search(folder)
     folder.create()
-    write_plan(folder, plan)
+    write_sealed(folder.plan, plan)
     for trial in plan.trials:
         write_trial(folder, trial, outcome(trial), made or predict, ran_on(trial))
     write_tables(folder, build_tables(folder, plan))
@@ -204,9 +204,9 @@ def write_search(
         ),
     }  # fmt: skip
     tuning = Tuning(search=search, points=tuple(points), **{**known, **facts})
-    write_tuning(results, tuning)
+    write_sealed(results.tuning, tuning)
     tuning = tuning.model_copy(update={"winners": winners_of(points_table(results)), **facts})
-    write_tuning(results, tuning)
+    write_sealed(results.tuning, tuning)
     return tuning
 
 

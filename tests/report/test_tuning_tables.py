@@ -15,8 +15,8 @@ from report_results import EPSILON, Asked, hump, write_search
 
 from ablate.errors import RecordError
 from ablate.stats.surrogate import smoothed
-from ablate.store.points import read_tuning, tuning_folder, write_tuning
-from ablate.store.results import ResultsFolder
+from ablate.store.points import read_tuning, tuning_folder
+from ablate.store.results import ResultsFolder, write_sealed
 from ablate.tables.files import frame
 from ablate.tables.tuning import objective_values, points_table, tuning_tables, winners_of
 
@@ -41,7 +41,7 @@ def test_points_without_a_value_show_how_far_they_came(tmp_path: Path) -> None:
     tuning = write_search(results, EPSILON, asked, strength=hump)
     *begun, last = tuning.points
     points = (*begun, last.model_copy(update={"trial_ids": ()}))
-    write_tuning(results, tuning.model_copy(update={"points": points}))
+    write_sealed(results.tuning, tuning.model_copy(update={"points": points}))
     known = [measured(results, name)["accuracy"] for name in points[0].trial_ids[:3]]
     table, expected = points_table(results), [statistics.fmean(known), 0.5, math.nan]
     assert list(table["last_seen"][:3]) == pytest.approx(expected, nan_ok=True)
@@ -138,7 +138,7 @@ def test_without_the_searchs_predictions_the_written_tables_stay(tmp_path: Path)
     results, published = ResultsFolder(tmp_path / "a"), ResultsFolder(tmp_path / "b")
     tuning = write_search(results, EPSILON, [FIRST], strength=hump)
     (published.root / "tuning").mkdir(parents=True)
-    write_tuning(published, tuning)
+    write_sealed(published.tuning, tuning)
     assert read_tuning(published) == tuning
     assert tuning_tables(published) == {}
     (results.root / "tuning" / "tuning.json").write_text("{}", encoding="utf-8")
