@@ -182,7 +182,6 @@ def test_metrics_of_a_report_are_gone_after_it(here: Path) -> None:
         ({"factors": ["lr", "twice"]}, "twice: could be each of params.twice, config.twice"),
         ({"report": "taken"}, "taken: the report cannot be written"),
         ({"comparisons": ["trends"]}, "comparisons: trends: unknown kind.* Did you mean 'trend'"),
-        ({"margin": {"val/acc": 1}}, "margin: unknown .* Did you mean 'margins'"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_message_that_says_what_to_do(changes: dict[str, Any], message: str) -> None:

@@ -58,12 +58,6 @@ def test_a_plan_of_somebody_else_writes_nowhere(tmp_path: Path, part: str, name:
     assert files(tmp_path) == before
 
 
-def test_a_message_cannot_steer_the_terminal(tmp_path: Path) -> None:
-    ended = ablate(tmp_path, "status", "\x1b]0;evil\x07", "--results", "no\x9b31m")
-    assert (ended.status, ended.err.splitlines()[0][:7]) == (1, "error: ")
-    assert not {"\x1b", "\x07", "\x9b"} & {*ended.err}
-
-
 @pytest.mark.slow
 def test_a_stream_that_goes_costs_no_trial(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(STUDY)

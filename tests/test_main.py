@@ -156,14 +156,6 @@ def processes_with(mark: bytes) -> list[Path]:
     return found
 
 
-def alive(pid: int) -> bool:
-    """Whether a process runs, and is no zombie that nobody has waited for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.slow
 def test_watched_and_ended_it_leaves_a_report_and_no_worker(here: Path) -> None:
     run = ("run", "tiny.py", "--seeds", "4", "--set", "epochs=1,2000", "--workers", "1")

@@ -100,7 +100,6 @@ def test_a_search_that_was_stopped_has_no_report_yet() -> None:
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
-        ({"name": "a/b"}, {}, r"name: expected a plain folder name .*'a/b'"),
         ({}, {"device": "gpu"}, r"device: .*'auto', 'cpu' or 'cuda', but 'gpu' \(str\) came"),
         ({}, {"timeout": 1, "workers": 0}, r"timeout: expected none where workers is 0"),
         ({}, {"seeds": 2.5}, r"^seeds: expected how many seeds, .*2.5 \(float\) came$"),

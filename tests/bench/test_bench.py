@@ -99,13 +99,6 @@ def test_from_a_wheel_it_says_where_they_are(tmp_path: Path) -> None:
     assert "benchmarks/test_loss.py, benchmarks/test_driver.py" in result.stderr
 
 
-@pytest.mark.slow
-def test_a_simulation_writes_its_numbers(tmp_path: Path) -> None:
-    result = bench(tmp_path, "statistics", "--quick", "--json", "shares.json")
-    assert (result.returncode, "false equivalent" in result.stdout) == (0, True), result.stderr
-    assert len(json.loads((tmp_path / "shares.json").read_text())["situations"]) == 196 + 36
-
-
 def test_without_a_name_the_timed_suites_run_and_a_simulation_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr("ablate.bench.run_benchmarks", lambda names, **_: asked.extend(names))  # for minutes

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_main import alive
 
 from ablate.execution.executors import Done, Event, InlineExecutor, Job, LocalExecutor, Lost, Started, Told
 
@@ -47,6 +46,13 @@ def run(jobs: list[Job], workers: int = 2, **options: Any) -> list[Event]:
 
 def endings(events: list[Event]) -> dict[str, Event]:
     return {event.name: event for event in events if isinstance(event, (Done, Lost))}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def gone(pid: int, within: float) -> bool:

@@ -24,7 +24,6 @@ from ablate.figures.levels import labels_apart, places_of
 from ablate.figures.search import scores_of
 from ablate.figures.theme import LIGHT
 from ablate.stats.intervals import mean_interval, median_interval
-from ablate.tables.quantities import few
 
 nan = np.nan
 BY_HAND = 1e-9
@@ -567,7 +566,6 @@ def test_words_that_fit() -> None:
     assert draw.shorten("_hidden") == " _hidden"  # matplotlib's legends pass over the other
     short = draw.shorten("arch=package.module.with.a.long.name:factory, epsilon=0.1")
     assert (len(short) <= 40, short[:12], short[-11:]) == (True, "arch=package", "epsilon=0.1")
-    assert (few("abcd"), few("abcdefg")) == ("a, b, c, d", "a, b, c, d and 3 more")
     assert labels_apart(["0.1"] * 5, np.array([0, 0.2, 0.4, 0.7, 1])) == ["0.1", "", "0.1", "", "0.1"]
 
 

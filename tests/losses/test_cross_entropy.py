@@ -200,7 +200,6 @@ def test_first_and_second_derivatives(kind: str, reduction: str) -> None:
     ("options", "message"),
     [
         ({"epsilon": -0.1}, r"^epsilon: expected 0 .* to 1 .*, got -0.1"),
-        ({"epsilon": torch.tensor(math.nan)}, r"^epsilon: .*got nan"),
         ({"epsilon": torch.tensor([0.1])}, r"^epsilon: .*0-dim tensor, got shape \(1,\)"),
         ({"reduction": "average"}, "^reduction: expected one of 'mean', 'sum', 'none', got 'average'"),
     ],

@@ -84,7 +84,6 @@ def network(*, line: str = "", attribute: str = "") -> str:
     [
         ("seed_cn", "^network 'seed_cn': .*seed_cnn, seed_cnn_bn_relu.*module:factory.*'seed_cnn'[?]"),
         ("no_such_package.networks:network", "module 'no_such_package.networks' .*beside the study"),
-        (":network", "expected an import path package.module:name"),
         ("my_nets:Net(depth=3)", "without a call, .*; its arguments are fields of their own, as arch.NAME"),
     ],
 )

@@ -110,9 +110,10 @@ def single() -> dict[str, Any]:
 
 def named(levels: tuple[str, ...], words: str) -> dict[str, Any]:
     """A categorical factor with these levels, the words wherever a study or a machine says something."""
+    plain = words.replace("/", "").replace("\n", " ")  # a name is one part of a path
     study = declare(
         question=words,
-        name=words,
+        name=plain,
         description=words,
         factors={"arch": levels},
         baseline={"arch": levels[0]},
@@ -121,12 +122,12 @@ def named(levels: tuple[str, ...], words: str) -> dict[str, Any]:
         published={**PUBLISHED, "source": words, "differences": words, "epochs": tuple(
             {"epoch": 1.0 * at, "train_loss": 99.0, "valid_accuracy": 9.0} for at in range(5)
         )},
-        profiles={words: {}},
+        profiles={plain: {}},
     )  # fmt: skip
     fields = ("device_name", "torch_version", "commit")
     return {
         "study": study,
-        "profile": words,
+        "profile": plain,
         "reason": words,
         "outcome": lambda trial: ("error", words) if trial.levels["arch"] == levels[1] else "complete",
         "ran_on": lambda trial: dict.fromkeys(fields, words),
