@@ -74,10 +74,7 @@ class Dataset:
         return open_dataset, (self.folder,), {"name": self.name}
 
     def noisy_train_labels(self, fraction: float) -> Labels:
-        """Return a copy of the training labels, a fraction in [0, 1) of them wrong.
-
-        Where lists of them came with the dataset, any other fraction is a DataError.
-        """
+        """Return the training labels, a fraction in [0, 1) of them wrong; one not listed is a DataError."""
         if fraction == 0:
             return np.array(self.train.labels)
         if (noise := self.noise) is None:

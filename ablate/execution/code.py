@@ -30,11 +30,16 @@ def settled_sources(
     if options.retrain or not asked:
         return functools.partial(_sources, current, folder)
     recorded = [trial for folder in (tuning_folder(results), results) for trial in _recorded(folder)]
-    known = _named_sources(recorded)
+    trials = [*recorded]
     plans = [results.shared / "study.json", *results.shared.glob(f"{VARIATIONS}/*/study.json")]
     for path in sorted(filter(Path.exists, plans), key=lambda path: path.stat().st_mtime):
         with contextlib.suppress(RecordError):  # a damaged one
-            known += _named_sources(read_plan(ResultsFolder(path.parent)).trials)
+            trials += read_plan(ResultsFolder(path.parent)).trials
+    known = [
+        (_arm(trial.fields), str(getattr(trial.fields, slot)), source)
+        for trial in trials
+        for slot, source in trial.sources.items()
+    ]
     kept, files, stale = dict[tuple[str, str], Source](), set[str](), set[str]()
     for (arm, name), now in current.items():
         anywhere = [one for one in known if one[1] == name]
@@ -76,15 +81,6 @@ def _arm(fields: AnyFields) -> str:
     """What trials of one arm share; those of a search do, as its points are not known beforehand."""
     left_out = NOT_IDENTITY | {"defaults"}  # which follow from the code
     return "search" if fields.tuning_part else fields.model_dump_json(exclude=left_out)
-
-
-def _named_sources(trials: Sequence[Trial]) -> list[tuple[str, str, Source]]:
-    """Each trial's arm, import paths of code and what they were."""
-    return [
-        (_arm(trial.fields), str(getattr(trial.fields, slot)), source)
-        for trial in trials
-        for slot, source in trial.sources.items()
-    ]
 
 
 def _recorded(folder: ResultsFolder) -> list[Trial]:

@@ -148,10 +148,7 @@ class LocalExecutor:
         self._busy: list[_Worker] = []
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Do all jobs in order, and those submitted meanwhile; closing the iterator kills the workers.
-
-        What ends the whole run, as a machine that fails, is a StoppedError.
-        """
+        """Do all jobs in order, and those submitted meanwhile; closed, it kills. May be a StoppedError."""
         self._waiting.extend((job, 1) for job in jobs)
         try:
             while self._waiting or self._busy:

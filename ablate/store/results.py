@@ -214,10 +214,7 @@ def read_plan(folder: ResultsFolder) -> Plan:
 
 
 def find_study(results: Path, named: str, profile: str | None = None) -> ResultsFolder:
-    """The results that a user names: STUDY, STUDY/PROFILE, STUDY/PROFILE/VARIATION or a results folder.
-
-    What was run alone need not be named; a `ResultsError` says what there is.
-    """
+    """The results that a user names as STUDY[/PROFILE[/VARIATION]] or by folder; a `ResultsError` helps."""
     for path in (results / named, Path(named)) if profile is None else ():
         for root in (path, path.parent / VARIATIONS / path.name):
             if (root / "study.json").is_file():

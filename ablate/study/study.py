@@ -427,10 +427,7 @@ NEEDED = (
 
 
 def add_import_folder(folder: Path) -> None:
-    """Look for modules in `folder` first, but for Python's own; another study's of that name are forgotten.
-
-    After it comes the current folder, where that is looked in.
-    """
+    """Look for modules here before all but Python's own; another study's of that name are forgotten."""
     for name in NEEDED:
         for file in (folder / f"{name}.py", folder / name / "__init__.py"):
             if file.is_file() and file != Path(__file__).parents[1] / "__init__.py":
