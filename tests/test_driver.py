@@ -1,10 +1,7 @@
 """What a run settles before it trains: profile, device, arithmetic, threads."""
 
 import itertools
-import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +13,6 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
-from test_main import numbers
 
 from ablate.errors import DeviceError, StudyError
 from ablate.execution.driver import (
@@ -31,6 +27,7 @@ from ablate.execution.driver import (
     usable_cores,
 )
 from ablate.execution.prepare import resolve_device, resolve_numerics
+from ablate.store.timing import read_timing
 from ablate.study.fields import resolve
 from ablate.study.study import Profile, Study, load_study
 from ablate.study.trials import Numerics
@@ -39,7 +36,7 @@ BASE = {"data": "digits", "image_size": 8}
 
 
 def study(**changes: Any) -> Study:
-    return Study(**{"question": "?", "base": BASE, **changes})
+    return Study(**{"question": "?", "name": "s", "base": BASE, **changes})
 
 
 def test_the_hardware_decides_unless_a_profile_is_named() -> None:
@@ -152,37 +149,9 @@ def test_threads_that_cannot_be_had(cores: Callable[[int], None], monkeypatch: p
         settle(study(), Options(device="cuda", threads=2))
 
 
-@pytest.mark.slow
-def test_how_many_run_at_a_time_changes_no_number(tmp_path: Path) -> None:
-    """In the driver's own process, and on two workers, where the last of three is alone."""
-    declared = study(name="three", base={**BASE, "epochs": 2, "batch_size": 32, "lr": 0.1}, seeds=3)
-    found = []
-    for workers in (0, 2):
-        options = Options(device="cpu", workers=workers, results=tmp_path / str(workers), timing=False)
-        summary = run_settled(settle(declared, options), options, Watcher())
-        assert (summary.ran, summary.failed) == (3, 0)
-        found.append(numbers(summary.folder))
-    assert found[0] == found[1]
-
-
-LEAVES = """
-import sys, torch
-class Leaves(torch.nn.Module):
-    def __init__(self, num_classes, image_size):
-        super().__init__()
-        self.head = torch.nn.Linear(3 * image_size**2, num_classes)
-    def forward(self, images):
-        return self.head(images.flatten(1)) if len(images) > 1 else sys.exit()
-"""
-
-
-def test_a_lone_last_image_is_refused_or_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lone_last_image_is_refused_or_taken(tmp_path: Path) -> None:
     """12 training images: batches of 11 leave one."""
     data = pictures(tmp_path / "ours", prefix="x")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "lone_network.py").write_text(LEAVES)
-    with pytest.raises(StudyError, match=r"leave a last batch of one image"):
-        first_id(pictured(data, batch_size=11, arch="lone_network:Leaves"))
     with pytest.raises(StudyError, match=r"batch_size: 12 training images in batches of 11 .* drop_last"):
         first_id(pictured(data, batch_size=11))
     assert first_id(pictured(data, batch_size=11, drop_last=True))
@@ -222,59 +191,28 @@ def test_each_study_has_its_own_folders_modules(tmp_path: Path, monkeypatch: pyt
     del sys.modules["same_name"]
 
 
-COUNTED = """
-import json, sys
-from collections import Counter
-from pathlib import Path
-from rich.console import Console
-from ablate.execution.driver import Options, run_settled, settle
-from ablate.execution.progress import Watcher
-from ablate.store.timing import read_timing
-from ablate.study.study import Study
-
-study = Study(
-    name="tiny", question="?", seeds=2,
-    base={"data": "synthetic", "image_size": 16, "epochs": 1, "batch_size": 32, "lr": 0.05},
-)
-opened, workers = Counter(), []
-
-def audit(event, arguments):
-    if event == "open" and "records/" in str(arguments[0]) and str(arguments[0]).endswith(".json"):
-        opened[Path(str(arguments[0])).name] += 1
-    if event == "subprocess.Popen" and "ablate.execution.worker" in arguments[1]:
-        workers[-1] += 1
-
 class Impatient(Watcher):
-    def preparing(self, label, done, total):
+    def preparing(self, label: str, done: int, total: int) -> None:
         if "timing" in label:
             raise KeyboardInterrupt
 
-def run(view=Watcher):
-    workers.append(0)
-    summary = run_settled(settle(study, options), options, view(Console(stderr=True)))
-    return summary.ran, summary.interrupted, read_timing(summary.folder)
-
-sys.addaudithook(audit)
-options = Options(device="cpu", workers=1, threads=int(sys.argv[2]), results=Path(sys.argv[1]))
-*first, timing = run()
-environment = (timing.environment.engine, timing.environment.threads, timing.environment.workers)
-opened.clear()
-*second, kept = run()
-read = list(opened.values())
-heavy = sorted({"matplotlib", "pandas", "optuna", "torchvision", "sklearn"} & set(sys.modules))
-(options.results / "tiny" / "default" / "timing.json").unlink()
-third = run(Impatient)
-print(json.dumps([workers, first, environment, second, kept == timing, read, heavy, third]))
-"""
-
 
 @pytest.mark.slow
-def test_one_warm_worker_trains_and_times_and_a_finished_study_reads_each_record_once(tmp_path: Path) -> None:
-    command, threads = [sys.executable, "-c", COUNTED, str(tmp_path)], min(2, usable_cores())
-    own = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # one that spins is in the way of others
-    result = subprocess.run([*command, str(threads)], env=own, capture_output=True, text=True, check=True)
-    workers, first, environment, *second, third = json.loads(result.stdout)
-    assert workers == [1, 0, 1]  # the last one for the timing pass alone, whose file had been deleted
-    assert (first, environment) == ([2, False], ["eager", threads, 1])
-    assert second == [[0, False], True, [1, 1], []]
-    assert third == [0, True, None]
+def test_steps_are_timed_once_in_a_worker_of_as_many_threads_as_trials_have(tmp_path: Path) -> None:
+    synthetic = {"data": "synthetic", "image_size": 16, "epochs": 1, "batch_size": 32}
+    declared, threads = study(name="tiny", base=synthetic, seeds=1), min(2, usable_cores())
+    options = Options(device="cpu", workers=1, threads=threads, results=tmp_path)
+
+    def run(watcher: Watcher) -> tuple[int, bool]:
+        summary = run_settled(settle(declared, options), options, watcher)
+        return summary.ran, summary.interrupted
+
+    folder = settle(declared, options).folder(options)
+    assert run(Watcher()) == (1, False)
+    timing = read_timing(folder)
+    assert timing is not None
+    own = timing.environment
+    assert (own.engine, own.threads, own.workers) == ("eager", threads, 1)
+    assert (run(Impatient()), read_timing(folder)) == ((0, False), timing)
+    folder.timing.unlink()
+    assert (run(Impatient()), read_timing(folder)) == ((0, True), None)

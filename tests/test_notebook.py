@@ -215,7 +215,7 @@ def structure(output: dict[str, Any]) -> tuple[Any, ...]:
     return output["output_type"], tuple(sorted(data)), labels, counts
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_example_runs_to_the_outputs_it_is_stored_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,5 @@
 """What a study declares of its own: metrics, arguments of code, which are columns; and code that is wrong."""
 
-import html
 import json
 import shutil
 import sys
@@ -16,7 +15,6 @@ from recorded_study import CPU, environment, printed
 from scipy import stats
 from sklearn.metrics import f1_score
 from test_records import EPOCH
-from torch import nn
 
 import ablate
 from ablate import Metric
@@ -24,7 +22,7 @@ from ablate.errors import RecordError, StudyError
 from ablate.execution.prepare import check_metrics, check_names
 from ablate.gate.check import check_study
 from ablate.gate.compare import compare_runs, read_run, show_comparison
-from ablate.pipeline import rebuild_tables, require_metrics, run, write_results
+from ablate.pipeline import rebuild_tables, require_metrics, write_results
 from ablate.store.records import Predictions, Record, read_record, write_record
 from ablate.store.results import ResultsFolder, write_sealed
 from ablate.study.fields import resolve
@@ -249,48 +247,13 @@ def test_code_is_found_beside_the_study_file_that_the_command_names(
     assert set(read_run(folder).trials["one"]) == {22.0}
 
 
-def net(num_classes: int, image_size: int, width: int = 8) -> nn.Module:
-    inner, outer = nn.Linear(3 * image_size**2, width), nn.Linear(width, num_classes)
-    return nn.Sequential(nn.Flatten(), inner, outer)
-
-
-@pytest.mark.slow
-def test_a_search_for_an_own_metric_over_an_argument(tmp_path: Path) -> None:
-    base = {"data": "synthetic", "image_size": 8, "epochs": 2, "batch_size": 16, "arch": f"{OWN}net"}
-    space = {"arch.width": ablate.Range(low=4, high=12, step=4)}
-    study = Study(
-        question="?", name="s", base=base, baseline={"arch.width": 8}, primary="f1", metrics={"f1": F1},
-        seeds=2,
-        search=ablate.Search(space=space, objective="f1", points=3, seeds=2, sampler="random"),
-    )  # fmt: skip
-    folders: Any = {"results": tmp_path / "results", "report": tmp_path / "report"}
-    with pytest.raises(StudyError, match=r"points: .* 0 \(int\) came"):
-        ablate.tune(study, points=0, **folders)
-    tuned = ablate.tune(study, workers=0, timing=False, device="cpu", **folders)
-    assert "ablate.tune(study, device=" in html.unescape(tuned.page)
-    points, values = tuned.tables["points"], tuned.tables["point_values"]
-    assert points["arch.width"].tolist()[0] == 8
-    assert points["objective"].tolist() == ["f1"] * 3
-    for value in values.itertuples():
-        arrays = np.load(tuned.folder / f"tuning/predictions/{value.trial_id}.npz")
-        assert value.value == f1_score(arrays["labels"], arrays["logits"].argmax(axis=1), average="macro")
-    assert points["value"].tolist() == pytest.approx(values.groupby("number")["value"].mean().tolist())
-    assert points.loc[points["winner"], "smoothed"].tolist() == [points["smoothed"].max()]
-
-
 OWN = "test_own_metrics:"
 NOISE = f"{OWN}noise"
 V2 = "torchvision.transforms.v2."
-CALLS: list[None] = []
 
 
 def noise(images: Any, strength: float = 0.1) -> Any:
     return images + strength * torch.randn_like(images)
-
-
-def counts(images: Any) -> Any:
-    CALLS.append(None)
-    return images * len(CALLS)
 
 
 def of_batch(images: Any, *, draws: Any) -> Any:
@@ -333,7 +296,6 @@ def no_optimizer(params: Any, lr: float) -> Any:
             [{"augmentation": of, "augmentation.strength": 0.1} for of in ("none", NOISE)],
             r"^augmentation.strength: 'none' takes no .* named levels: factors={'variant': {'a': {'augment",
         ),
-        ({"augmentation": f"{OWN}counts"}, r"alike in any batch, .* an image became another in another"),
         (
             {"augmentation": f"{OWN}of_batch"},
             r"alike in any batch, but .* an image became another in another",
@@ -356,7 +318,6 @@ def no_optimizer(params: Any, lr: float) -> Any:
         ({"optimizer": f"{OWN}Keeps"}, r"UnpicklingError: Weights only load failed"),
         ({"schedule": "cosine"}, r"schedule: expected constant, .*'flat_cosine'\?"),
         ({"schedule": "math:log1p", "schedule.base": 2}, r"^schedule.base: 'math:log1p' takes no such"),
-        ([{"schedule": "math:asin", "anneal_from": of} for of in (0.1, 0.2)], r"^anneal_from: is 0.1 and"),
         ({"schedule": "math:log"}, r"of progress 0, but this raised ValueError"),
     ],
 )
@@ -366,18 +327,3 @@ def test_wrong_code_is_found_before_any_training(arms: Any, message: str) -> Non
         check_names([resolve(SMALL, arm) for arm in (arms if isinstance(arms, list) else [arms])])
     assert "\n" not in str(caught.value)
     assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.slow
-def test_arguments_of_own_code_reach_every_trial_and_are_axes(tmp_path: Path) -> None:
-    own = {"optimizer": "torch.optim.NAdam", "augmentation": NOISE, "lr": 0.02}
-    axes = {"optimizer.momentum_decay": (0.0, 0.4, 0.8), "augmentation.strength": (0.0, 0.2)}
-    base, asked = {**SMALL, **own, "epochs": 1}, ("trend",)
-    study = Study(name="s", question="?", base=base, factors=axes, comparisons=asked, seeds=2)
-    tables = run(study, workers=0, timing=False, results=tmp_path / "r", report=tmp_path / "p").tables
-    trials, effects = tables["trials"], tables["effects"]
-    assert set(trials["status"]) == {"complete"}
-    assert trials["nll"].nunique() == len(trials) == 12
-    terms = {"optimizer.momentum_decay=0.8", "augmentation.strength=0.2"}
-    assert terms <= {*effects["term"]}
-    assert {*effects.loc[effects["kind"] == "trend", "term"]} == {"optimizer.momentum_decay=0.8"}

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -231,31 +230,6 @@ def test_a_failed_write_leaves_the_old(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
-KILLED_WRITER = """
-import itertools, sys
-from pathlib import Path
-from ablate.store.results import write_atomically
-for number in itertools.count():
-    write_atomically(Path(sys.argv[1]), f"{number:08d}".encode() * 20_000)
-"""
-
-
-@pytest.mark.parametrize("delay", [0.05, 0.1, 0.15, 0.2])
-def test_a_writer_killed_at_any_instant_leaves_a_whole_file(tmp_path: Path, delay: float) -> None:
-    folder = ResultsFolder(tmp_path)
-    folder.create()
-    path = folder.records / "a.json"
-    with subprocess.Popen([sys.executable, "-c", KILLED_WRITER, str(path)]) as writer:
-        while not path.exists() and writer.poll() is None:
-            time.sleep(0.01)
-        time.sleep(delay)
-        writer.kill()
-    content = path.read_bytes()
-    assert content == content[:8] * 20_000
-    folder.remove_left_overs()
-    assert [p.name for p in folder.records.iterdir()] == ["a.json"]
 
 
 SOURCE = Path(ablate.__file__).parent

@@ -93,6 +93,13 @@ def test_a_stopped_trial_goes_on_bit_for_bit(
     assert facts(resumed) == whole
 
 
+def test_arms_of_one_seed_start_from_the_same_weights(tmp_path: Path) -> None:
+    """At ε = 0 both losses are the same function, so paired arms must train the same network."""
+    losses = ("label_smoothing", "cross_entropy")
+    one, other = (run(make_task(tmp_path, loss=loss, epsilon=0.0))[0].history[-1] for loss in losses)
+    assert one.valid_nll == pytest.approx(other.valid_nll, rel=1e-4)
+
+
 def stop_in_epoch_3(heartbeat: Heartbeat) -> None:
     if heartbeat.done == 3:
         raise KeyboardInterrupt

@@ -188,7 +188,8 @@ def run(folder: Path, *more: str, command: str = "run") -> tuple[int, str]:
 
 
 @pytest.fixture
-def folder(here: Path) -> ResultsFolder:
+def folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> ResultsFolder:
+    monkeypatch.setattr("ablate.report.content.draw_figures", lambda *tables, **options: [])
     write(here, {"own_study.py": STUDY + GRID, "own_net.py": NET, "layers.py": LAYERS})
     return ResultsFolder(here / "results" / "own_study" / "default")
 

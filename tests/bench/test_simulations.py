@@ -140,7 +140,7 @@ def test_what_two_points_miss_is_optunas_hypervolume() -> None:
         assert missed == pytest.approx(1 - volume(chosen) / most, abs=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_every_search_is_simulated_shown_and_stored() -> None:
     text = io.StringIO()
     stored = searches.run(Console(file=text, width=200), repeats=2)

@@ -40,8 +40,29 @@ def sleeper(left: Path, **options: Any) -> None:
 def do(task: tuple[str, Path], slot: int, tell: Callable[[Any], None]) -> Any:
     action, left = task
     match action:
+        case "raise":
+            raise ValueError("no such thing")
+        case "reset":  # as a network that talks to a server may: the driver's pipe is whole
+            raise ConnectionResetError("by its server")
+        case "stop iteration":
+            raise StopIteration
+        case "recurse":
+            return do(task, slot, tell)
+        case "exit 0":
+            sys.exit(0)
         case "die 0":
             os._exit(0)
+        case "abort":
+            os.abort()
+        case "kill group":
+            os.killpg(os.getpgid(0), signal.SIGTERM)
+            time.sleep(300)
+        case "elsewhere":
+            os.chdir("/")
+            os.environ.clear()
+            sys.path.clear()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            Thread(target=time.sleep, args=(300,)).start()
         case "crash with a copy":
             if os.fork() == 0:
                 time.sleep(300)
@@ -81,6 +102,11 @@ def do(task: tuple[str, Path], slot: int, tell: Callable[[Any], None]) -> Any:
         case "leave and wait":
             sleeper(left, start_new_session=True)
             time.sleep(300)
+        case "talk":
+            sleeper(left)
+            while True:
+                tell("more")
+                time.sleep(0.1)
         case "stop":
             sleeper(left)
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -94,6 +120,13 @@ def do(task: tuple[str, Path], slot: int, tell: Callable[[Any], None]) -> Any:
 
 
 REASONS = {
+    "raise": r"ValueError: no such thing \(in do, line",
+    "reset": r"ConnectionResetError: by its server \(in do, line",
+    "stop iteration": r"StopIteration \(in do",
+    "recurse": "RecursionError: ",
+    "abort": "its process was killed by SIGABRT",
+    "kill group": "its process was killed by ",
+    "exit 0": r"SystemExit: 0 \(in do",
     "die 0": "its process exited with status 0",
     "crash with a copy": "its process was killed by SIGSEGV",
     "stray bytes": "something else was written where its results go",
@@ -109,7 +142,10 @@ REASONS = {
 
 @pytest.mark.slow
 def test_the_worst_costs_its_own_job_and_says_why(tmp_path: Path) -> None:
-    jobs = [Job(name, (name, tmp_path / name), fresh=True) for name in (*REASONS, "copy returns", "leave")]
+    jobs = [
+        Job(name, (name, tmp_path / name), fresh=True)
+        for name in (*REASONS, "copy returns", "leave", "elsewhere")
+    ]
     jobs += [Job("warm", ("draw", tmp_path)), Job("warm too", ("draw", tmp_path))]
     ended = endings(list(LocalExecutor(do, workers=2, logs=tmp_path).run(jobs)))
     assert {name: type(event) for name, event in ended.items()} == {
@@ -118,6 +154,7 @@ def test_the_worst_costs_its_own_job_and_says_why(tmp_path: Path) -> None:
     for name, reason in REASONS.items():
         lost = ended[name]
         assert isinstance(lost, Lost)
+        assert (lost.status, lost.attempt) == (("killed", 3) if "killed" in reason else ("error", 1))
         with pytest.raises(ValueError, match=f"^{reason}"):
             raise ValueError(lost.reason)
     assert ended["copy returns"] == Done("copy returns", "the first", 1)
@@ -125,11 +162,13 @@ def test_the_worst_costs_its_own_job_and_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_that_says_nothing_or_is_stopped_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
-    jobs = [Job(name, (name, tmp_path / name), fresh=True) for name in ("leave and wait", "stop")]
-    ended = endings(list(LocalExecutor(do, workers=2, stall=1.0).run(jobs)))
-    for name in ended:
-        assert ended[name] == Lost(name, "timeout", "said nothing for 1 s", 1)
+def test_one_that_says_nothing_or_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    nothing = "said nothing for 1 s"
+    reasons = {"leave and wait": nothing, "stop": nothing, "talk": "took longer than 2 s"}
+    jobs = [Job(name, (name, tmp_path / name), fresh=True) for name in reasons]
+    ended = endings(list(LocalExecutor(do, workers=3, stall=1.0, timeout=2.0).run(jobs)))
+    for name, reason in reasons.items():
+        assert ended[name] == Lost(name, "timeout", reason, 1)
         assert all(gone(pid, within=5) for pid in pids_in(tmp_path / name))
 
 
@@ -226,10 +265,10 @@ def test_a_network_s_own_state_and_draws_are_the_same_however_a_study_is_run(
     monkeypatch.syspath_prepend(str(tmp_path))
     base = {"data": "synthetic", "image_size": 8, "epochs": 1, "batch_size": 32, "arch": "counting_net:Net"}
     found = []
-    for name, steps in (("once", (3,)), ("resumed", (1, 3))):
+    for name, workers, steps in (("at once", 2, (3,)), ("resumed", 1, (1, 3))):
         for seeds in steps:
             study = Study(name=name, question="?", base=base, seeds=seeds)
-            options = Options(device="cpu", workers=1, results=tmp_path, timing=False)
+            options = Options(device="cpu", workers=workers, results=tmp_path, timing=False)
             summary = run_settled(settle(study, options), options, Watcher())
             assert (summary.failed, summary.interrupted) == (0, False)
         found.append(numbers(summary.folder))

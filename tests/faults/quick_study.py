@@ -1,5 +1,6 @@
 """A study of four trials that take a millisecond each, and what is compared of it."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ STUDY: dict[str, Any] = {
     "question": "?", "name": "quick", "train": "quick:train", "factors": {"lr": (0.1, 0.2)}, "seeds": 2,
     "baseline": {"lr": 0.1}, "primary": "accuracy",
 }  # fmt: skip
+FULL = bool(os.environ.get("ABLATE_FAULTS"))
+"""Whether every step, and as many kills and flips as the project asks of itself, are to be tried."""
 TIMES = [
     "seconds", "step_ms", "step_ms_p20", "step_ms_p80", "images_per_second", "peak_memory_mb",
     "train_seconds", "eval_seconds",

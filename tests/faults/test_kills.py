@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from quick_study import tables_of
+from quick_study import FULL, tables_of
 
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
@@ -53,7 +53,9 @@ def prepared(here: Path, study: str) -> Path:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("study", "kills"), [(OWN, 90), (REAL, 10)], ids=["milliseconds", "trained"])
+@pytest.mark.parametrize(
+    ("study", "kills"), [(OWN, 90 if FULL else 6), (REAL, 10 if FULL else 2)], ids=["milliseconds", "trained"]
+)
 def test_killed_at_random_it_ends_with_the_same_tables(tmp_path: Path, study: str, kills: int) -> None:
     calm = prepared(tmp_path / "calm", study)
     began = time.monotonic()

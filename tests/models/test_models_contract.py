@@ -95,7 +95,6 @@ def test_a_name_that_leads_nowhere(name: str, complaint: str) -> None:
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
-        ("raise OSError('weights are on another disk')", "raised OSError: weights are on another disk"),
         ("def netwrk(): pass", "no such name. Check its spelling. Did you mean 'netwrk'?"),
         (f"{FACTORY} return {{}}", "a dict was returned"),
         (f"{FACTORY} raise ValueError('16 divides not')", "16 divides not. Set wh"),
@@ -119,7 +118,6 @@ def test_images_too_small_for_the_network(write: Write) -> None:
         ("logits[:, :3]", "torch.float32 [2, 3], 6 of 6 finite, came. Raise the study"),
         ("(logits, features)", "a tuple came"),
         ("logits - torch.tensor([0, 0, 0, torch.inf])", "torch.float32 [2, 4], 6 of 8 finite, came"),
-        ("logits.long()", "torch.int64"),
         ("{}['teacher']", "this raised KeyError: 'teacher'"),
     ],
 )

@@ -67,12 +67,6 @@ def test_html_and_markdown_show_the_cells_and_the_sentences_of_report_json(rende
         assert [text for text in texts(said) if squeezed(text) not in words] == []
 
 
-def test_a_title_in_markdown_stands_apart_from_its_text(rendered: Get) -> None:
-    page = rendered("sweep")
-    for part in (*page.report["banners"], *page.report["method"]):
-        assert f"**{escape(part['title'])}.** {escape(part['text'])}" in page.markdown
-
-
 @pytest.mark.parametrize("case", EVERY)
 def test_the_page_loads_nothing_and_runs_only_its_own_script(rendered: Get, case: str) -> None:
     page = rendered(case, figures=case in WITH_FIGURES).page

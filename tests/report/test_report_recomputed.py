@@ -84,7 +84,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     here = tmp_path_factory.mktemp("ran")
     (here / "tiny.py").write_text(STUDY, encoding="utf-8")
     (here / "own.py").write_text(NETWORK, encoding="utf-8")
-    ended = ablate(here, "run", "tiny.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ablate.report.content.draw_figures", lambda *tables, **options: [])
+        ended = ablate(here, "run", "tiny.py")
     assert ended.status == 0, ended.out + ended.err
     (results,) = (here / "results" / "tiny").iterdir()
     return opened(results, here / "report" / "tiny" / results.name)
