@@ -50,10 +50,7 @@ class ListedNoise:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A decoded dataset, opened; pickled, it is its folder, which another process opens again.
-
-    The images are copy-on-write memory maps: processes that open the same folder share its pages.
-    """
+    """A decoded dataset, opened as copy-on-write memory maps; pickled, it is its folder, opened again."""
 
     name: str
     """As it was asked for, such as `imagenette-160` or `folder:photos`."""

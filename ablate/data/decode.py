@@ -37,8 +37,8 @@ def decode_image(
 ) -> Images:
     """Return an original's pixels as uint8 [image_size, image_size, 3]; what cannot be read raises anything.
 
-    A file's format is told from its content; `upright` turns it as its EXIF orientation says. An image that
-    has the size is not touched. `center_crop` rounds as torchvision's `Resize` and `CenterCrop` do.
+    A file's format is told from its content; `upright` turns it as its EXIF orientation says. `center_crop`
+    rounds as torchvision's `Resize` and `CenterCrop` do.
     """
     original = original() if callable(original) else original
     if isinstance(original, Path):

@@ -21,15 +21,14 @@ def settled_sources(
 ) -> Callable[[AnyFields], Sources]:
     """What finds the code of a trial's fields: as it is now, or as recorded where the two are the same.
 
-    `folder` is the study's, in which files of a command's code are. Where files changed since such trials
-    were recorded, and the options do not say what follows, it is a StudyError.
+    `folder` is the study's. Where files changed since, and no option says what follows, it is a StudyError.
     """
     read = functools.cache(functools.partial(read_source, folder=folder))
     asked = {(_arm(fields), name) for fields in arms for name in code_names(fields).values()}
     current = {(arm, name): read(name) for arm, name in asked}
     if options.retrain or not asked:
         return functools.partial(_sources, current, folder)
-    recorded = [trial for folder in (tuning_folder(results), results) for trial in _recorded(folder)]
+    recorded = [*_recorded(tuning_folder(results)), *_recorded(results)]
     trials = [*recorded]
     plans = [results.shared / "study.json", *results.shared.glob(f"{VARIATIONS}/*/study.json")]
     for path in sorted(filter(Path.exists, plans), key=lambda path: path.stat().st_mtime):

@@ -126,8 +126,7 @@ class _Worker:
 class LocalExecutor:
     """Runs jobs, each in `timeout` seconds, in processes that end with it and import `imports` first.
 
-    A job that tells nothing for `stall` seconds is over as well. Supervisors do not see the user's folder
-    `apart`; what jobs print goes to a file per slot in `logs`.
+    After `stall` silent seconds a job is over as well; `apart` is a folder that supervisors do not see.
     """
 
     def __init__(

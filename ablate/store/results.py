@@ -25,10 +25,7 @@ Stored = TypeVar("Stored", bound=BaseModel)
 
 @dataclass
 class ResultsFolder:
-    """The one place that knows the file names under results/<study>/<profile>/.
-
-    A variation's plan, timing pass and tables are in variations/<name>/; what its trials left is shared.
-    """
+    """The file names under results/STUDY/PROFILE/, and of its variations, which share what trials left."""
 
     root: Path
     unwritten: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
