@@ -61,7 +61,11 @@ def analyse(
     """
     source, stem = "a DataFrame", "runs"
     if not isinstance(runs, pd.DataFrame):
-        source, stem, runs = Path(runs).name, Path(runs).stem, _read(Path(runs))
+        source, stem = Path(runs).name, Path(runs).stem
+        try:  # every cell as a text: what is a number shows in its column
+            runs = pd.read_csv(Path(runs), dtype="str", keep_default_na=False, na_values=[""])
+        except (OSError, ValueError) as error:  # also what is empty or no CSV
+            raise StudyError(f"{runs}: expected a CSV with a row per run, but {first_line(error)}") from None
     data = runs.reset_index(drop=True)
     better = dict(metrics) if isinstance(metrics, Mapping) else dict.fromkeys(metrics, "")
     columns = _columns(data, factors, list(better), [seed] if seed else [])
@@ -110,14 +114,6 @@ def _reported(study: ExternalStudy, runs: pd.DataFrame, about: dict[str, Any], f
     shown |= read_tables(folder, names=["effects"])
     failed = int((trials["status"] != "complete").sum())
     return with_report(page, shown, folder=folder.root, ran=0, failed=failed, interrupted=False)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """A CSV as it stands, every cell a text: what is a number shows in its column."""
-    try:
-        return pd.read_csv(path, dtype="str", keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:  # also what is empty or no CSV
-        raise StudyError(f"{path}: expected a CSV with a row per run, but {first_line(error)}") from None
 
 
 def _columns(data: pd.DataFrame, *asked: Sequence[str]) -> dict[str, str]:

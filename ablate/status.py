@@ -49,23 +49,18 @@ def _modified(path: Path) -> float:
 
 def show_status(console: Console, folder: ResultsFolder) -> Facts:
     """Print how far a study is, its search and its trials; the same as facts."""
-    search = _show_search(console, folder)
-    planned = search is None or folder.plan.exists()  # those of a re-test are not at first
-    return {"search": search, "trials": _show_trials(console, folder) if planned else None}
-
-
-def _show_search(console: Console, folder: ResultsFolder) -> Facts | None:
-    tuning = read_tuning(folder)
-    if tuning is None:
-        return None
-    search, counts = tuning.search, Counter[str](point.state for point in tuning.points)
-    states = [state for state in ("complete", "pruned", "failed") if counts[state]]
-    done = ", ".join(f"{counts[state]} {state}" for state in states) or "none done"
-    trained, running = len(list(tuning_folder(folder).records.glob("*.json"))), is_running(folder)
-    asked = f"search of {', '.join(search.space)}: {search.points} points of {search.seeds} seeds: {done}"
-    going_on = f"{trained} training runs of it recorded; {'it goes on' if running else 'nothing runs'}"
-    print_line(console, asked, going_on)
-    return {"declared": search, "states": counts, "recorded": trained, "running": running}
+    tuning, facts = read_tuning(folder), None
+    if tuning is not None:
+        search, counts = tuning.search, Counter[str](point.state for point in tuning.points)
+        states = [state for state in ("complete", "pruned", "failed") if counts[state]]
+        done = ", ".join(f"{counts[state]} {state}" for state in states) or "none done"
+        trained, running = len(list(tuning_folder(folder).records.glob("*.json"))), is_running(folder)
+        asked = f"search of {', '.join(search.space)}: {search.points} points of {search.seeds} seeds: {done}"
+        going_on = f"{trained} training runs of it recorded; {'it goes on' if running else 'nothing runs'}"
+        print_line(console, asked, going_on)
+        facts = {"declared": search, "states": counts, "recorded": trained, "running": running}
+    planned = tuning is None or folder.plan.exists()  # those of a re-test are not at first
+    return {"search": facts, "trials": _show_trials(console, folder) if planned else None}
 
 
 def _show_trials(console: Console, folder: ResultsFolder) -> Facts:

@@ -16,8 +16,8 @@ from ablate.errors import RecordError
 from ablate.execution.trial import FEWEST_ROUNDS, TimingTask, time_cases
 from ablate.metrics import METRICS
 from ablate.report.views import timing_view
-from ablate.store.results import ResultsFolder, read_plan, write_plan
-from ablate.store.timing import case_of, cases_of, plain_case, read_timing, write_timing
+from ablate.store.results import ResultsFolder, read_plan, write_sealed
+from ablate.store.timing import case_of, cases_of, plain_case, read_timing
 from ablate.study.study import Study
 from ablate.tables.build import build_tables, step_time_rows
 from ablate.tables.columns import COLUMNS, DERIVED, TUNING
@@ -94,17 +94,21 @@ def test_a_cut_table_is_refused(folder: ResultsFolder) -> None:
     write_tables(folder, tables)
     path = folder.root / "trials.csv"
     whole = path.read_text()
-    unsealed(folder)  # as by an earlier version
     cut, misnamed = whole[: whole.index("0.1") + 2], whole.replace("accuracy", "accurracy", 1)
     for text, message in ((cut, "cut off"), (misnamed, "other columns")):
         path.write_text(text)
+        with pytest.raises(RecordError, match="does not match its digest"):
+            read_tables(folder)
+        unsealed(folder)
         with pytest.raises(RecordError, match=message):
             read_tables(folder)
+        write_sealed(folder.plan, plan)
+        path.write_text(whole)
+        with pytest.raises(RecordError, match="vouches for the tables"):
+            read_tables(folder)
+        write_tables(folder, tables)
     path.unlink()
     with pytest.raises(RecordError, match="missing"):
-        read_tables(folder)
-    write_plan(folder, plan)
-    with pytest.raises(RecordError, match="vouches for the tables"):
         read_tables(folder)
 
 
@@ -166,7 +170,7 @@ def test_every_case_is_timed_in_every_round_and_the_pass_is_kept_and_read_back(t
 
     folder = ResultsFolder(tmp_path)
     assert (read_timing(folder), step_time_rows(folder)) == (None, [])
-    write_timing(folder, timed)
+    write_sealed(folder.timing, timed)
     assert read_timing(folder) == timed
     found = timing_pass(frame("step_times", step_time_rows(folder)))
     assert found is not None

@@ -62,10 +62,7 @@ def labels_of(plan: Plan) -> dict[str, str]:
 
 
 def of_plan(tables: Tables, plan: Plan) -> Tables:
-    """The tables, or a RecordError if they are of other trials, with each arm as the plan names it.
-
-    A CSV may change a name's line breaks.
-    """
+    """The tables, or a RecordError if they are of other trials, with each arm as the plan names it."""
     if list(tables["trials"]["trial_id"]) != [trial.trial_id for trial in plan.trials]:
         raise RecordError(
             "the tables hold other trials than study.json plans; write them again with "

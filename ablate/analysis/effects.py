@@ -87,8 +87,7 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
             metric,
             effect,
             spread=(sd * term.scale, freedom),
-            planned=seeds,
-            whole=kept == planned,
+            planned=seeds if kept == planned else seeds + 1,
             margin=study.all_margins.get(metric, math.nan),
             directed=term.kind != "interaction",
             identical=term.is_identical(alike),
@@ -167,20 +166,19 @@ def effect_row(
     planned: int,
     margin: float,
     spread: tuple[float, float],
-    whole: bool = True,
     directed: bool = True,
     identical: bool = False,
     claim: bool = True,
 ) -> dict[str, Any]:
     """What the effects table says of one effect on a metric, from n to detectable.
 
-    One that is not over the `whole` of the planned combinations stays undecided; `directed` says that higher
-    or lower can be better; `spread` is the differences' standard deviation and its degrees of freedom.
+    One of fewer seeds than `planned` stays undecided; `directed` says that higher or lower can be better;
+    `spread` is the differences' standard deviation and its degrees of freedom.
     """
     n, sd = int(effect.n), float(effect.sd)
     judged = verdict(
         effect,
-        planned=planned if whole else planned + 1,
+        planned=planned,
         higher_is_better=quantity(metric).higher_is_better if directed else None,
         margin=margin,
         identical=identical,

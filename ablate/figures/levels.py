@@ -147,8 +147,12 @@ def _by_level(
             own = means[means["line"] == line].sort_values("at")
             if len(own):
                 joined: Any = dashes[context.panel_of[own["arm"].iloc[0]]] if numeric else "none"
-                handle = _draw_line(ax, own, joined, marker)
-                handles |= {draw.shorten(line): handle} if line else {}
+                tone = own["color"].iloc[0] if own["color"].nunique() == 1 else LIGHT.muted
+                ax.plot(own["x"], own["mean"], color=tone, linestyle=joined)
+                ax.vlines(own["x"], own["low"], own["high"], colors=list(own["color"]))
+                draw.dots(ax, own["x"], own["mean"], own["color"], marker=marker)
+                look = {"color": tone, "linestyle": joined, "marker": marker, "markersize": 5}
+                handles |= {draw.shorten(line): Line2D([], [], **look)} if line else {}
         compared = {other for arm, other in context.plan.comparisons if arm in arms}
         base, margin = means.loc[means["arm"].isin(compared), "mean"], study.all_margins.get(metric.name, 0)
         if len(compared) == len(base) == 1:
@@ -168,14 +172,6 @@ def _by_level(
     about = "each faint point is one run." if runs else "every panel has its own scale."
     caption = f"Means over training runs with 95 % intervals; {about}{''.join(notes)}"
     return Drawing(canvas, caption, "trials", handles, [*others, *left_out])
-
-
-def _draw_line(ax: Axes, means: pd.DataFrame, joined: Any, marker: str) -> Line2D:
-    tone = means["color"].iloc[0] if means["color"].nunique() == 1 else LIGHT.muted
-    ax.plot(means["x"], means["mean"], color=tone, linestyle=joined)
-    ax.vlines(means["x"], means["low"], means["high"], colors=list(means["color"]))
-    draw.dots(ax, means["x"], means["mean"], means["color"], marker=marker)
-    return Line2D([], [], color=tone, linestyle=joined, marker=marker, markersize=5)
 
 
 def _draw_floor(ax: Axes, floor: pd.DataFrame, numeric: bool) -> Line2D:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,9 +57,8 @@ CSV_COLUMNS = [
     "difference", "low", "high", "method", "n", "comparisons", "p", "p_adjusted", "margin", "p_equivalence",
     "verdict", "reason", "below_margin", "seeds_from", "seeds_needed",
 ]  # fmt: skip
-
-
 Pairs = Sequence[tuple[str, str]]
+Part = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # a line, or a table's title, its heads and rows
 
 
 @dataclass(frozen=True)
@@ -184,8 +183,8 @@ def _differences(a: Run, b: Run, pairs: Pairs, metric: str, comparisons: int) ->
             metric,
             effect,
             spread=pooled if paired[at] else (float(effect.sd), float(effect.freedom)),
-            planned=min(present),
-            whole=present == [*map(len, values[at])],  # otherwise the difference stays undecided
+            # With a value lost the difference stays undecided.
+            planned=min(present) + (present != [*map(len, values[at])]),
             margin=float(margin),
             identical=paired[at] and digests == others and all(digests),
         )
@@ -282,33 +281,23 @@ def _code(text: str) -> str:
     return f"{fence}{space}{line}{space}{fence}"
 
 
-class Part(NamedTuple):
-    """A line; or the title of a table, with its heads and rows."""
-
-    line: str
-    heads: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-
-
 def _parts(comparison: Comparison, named: Callable[[str], str]) -> Iterator[Part]:
     """What there is to show, in order; `named` makes text from the records fit for where it is shown."""
     if comparison.unlike:
         differing = [tuple(map(named, row)) for row in comparison.unlike]
-        yield Part("The runs differ in:", ("what", "A", "B"), differing)
+        yield "The runs differ in:", ("what", "A", "B"), differing
     else:
-        yield Part("The runs differ in nothing that is recorded of their settings and machines.")
+        yield "The runs differ in nothing that is recorded of their settings and machines.", (), ()
     if comparison.caution:
-        yield Part(comparison.caution)
+        yield comparison.caution, (), ()
     if comparison.differences.empty:
-        yield Part("The runs have no arm in common, so nothing is compared.")
+        yield "The runs have no arm in common, so nothing is compared.", (), ()
     else:
         many = comparison.differences[["term", "metric"]].nunique()
         numbers = zip((*many, many.prod()), ("arm", "metric", "comparison"), strict=True)
         arms, metrics, pairs = (f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in numbers)
-        yield Part(
-            "Verdicts are of B against A. Intervals of B - A hold together with 95 % over "
-            f"{arms} x {metrics} = {pairs}, p is corrected likewise; those of A and B are 95 % each."
-        )
+        said = f"Intervals of B - A hold together with 95 % over {arms} x {metrics} = {pairs}, p is corrected"
+        yield f"Verdicts are of B against A. {said} likewise; those of A and B are 95 % each.", (), ()
         for metric, rows in comparison.differences.groupby("metric", sort=False):
             what, margin = quantity(str(metric)), float(rows["margin"].iloc[0])
             unit = f" in {what.difference_unit}" if what.difference_unit else ""
@@ -319,10 +308,10 @@ def _parts(comparison: Comparison, named: Callable[[str], str]) -> Iterator[Part
                 sides = [[getattr(row, f"{side}_{name}") for name in (*SIDE, "floor")] for side in "ab"]
                 told = difference_text(row), verdict_text(row), shown_p(row.p_adjusted), method_text(row)
                 cells.append([named(str(row.term)), *(mean_text(what, *side) for side in sides), *told])
-            yield Part(f"{what.axis}; B - A{unit}; {known}", HEADS, cells)
+            yield f"{what.axis}; B - A{unit}; {known}", HEADS, cells
     for letter, alone in zip("AB", comparison.alone, strict=True):
         if alone:
-            yield Part(f"only in {letter}: {'; '.join(map(named, alone))}")
+            yield f"only in {letter}: {'; '.join(map(named, alone))}", (), ()
 
 
 def mean_text(what: Quantity, mean: float, low: float, high: float, n: int, floor: float = math.nan) -> str:

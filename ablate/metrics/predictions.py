@@ -30,9 +30,9 @@ EDGES = np.arange(BINS + 1) / BINS
 TEMPERATURE_BOUNDS = (0.01, 10_000.0)
 
 
-def bin_ids(probabilities: FloatArray, rounding: float = ROUNDING, bins: int = BINS) -> NDArray[np.intp]:
+def bin_ids(probabilities: FloatArray, rounding: float = ROUNDING) -> NDArray[np.intp]:
     """Bin of equal width of each probability; any shape."""
-    return np.searchsorted(np.arange(1, bins) / bins - rounding, probabilities, side="right")
+    return np.searchsorted(EDGES[1:-1] - rounding, probabilities, side="right")
 
 
 def tied_ranks(scores: Array) -> NDArray[np.intp]:
@@ -165,8 +165,17 @@ class Predictions:
 
     @cached_property
     def cross_fit(self) -> tuple[NDArray[np.intp], Array]:
-        """[N] fold of each image, and [folds] the temperature it is scored with; NaN for a single image."""
-        return cross_fit(self.logits, self.labels)
+        """[N] fold of each image, by N alone, and of each fold the temperature fitted on all others.
+
+        So no image is scored with a T it helped to fit, where Guo et al. 2017 (section 4.2,
+        https://arxiv.org/abs/1706.04599) fit it on a held-out split. Of a single image it is NaN.
+        """
+        # RandomState and not default_rng: NumPy promises its stream for good (NEP 19), and so these folds.
+        folds = np.asarray(np.random.RandomState(0).permutation(len(self.labels)) % FOLDS, dtype=np.intp)
+        if len(folds) < 2:
+            return folds, np.array([np.nan])
+        others = [folds != fold for fold in range(folds.max() + 1)]
+        return folds, np.array([fit_temperature(self.logits[own], self.labels[own]) for own in others])
 
     @cached_property
     def scaled(self) -> "Predictions | None":
@@ -198,26 +207,6 @@ def fit_temperature(logits: Array, labels: NDArray[np.intp]) -> float:
         step *= 2
         near, far = far, max(far + step, last) if rising else min(far + step, last)
     return math.exp(-brentq(_nll_slope, near, far, args=(margins,)))
-
-
-def fold_ids(num_images: int) -> NDArray[np.intp]:
-    """[N] fold of each image, in [0, min(N, 5)), by N alone; fold sizes differ by at most one."""
-    # RandomState and not default_rng: NumPy promises its stream for good (NEP 19), and with it these folds.
-    shuffled = np.random.RandomState(0).permutation(num_images)
-    return np.asarray(shuffled % FOLDS, dtype=np.intp)
-
-
-def cross_fit(logits: Array, labels: NDArray[np.intp]) -> tuple[NDArray[np.intp], Array]:
-    """[N] fold of each image, and for each fold the temperature fitted on all others; NaN for one image.
-
-    So no image is scored with a T it helped to fit, where Guo et al. 2017 (section 4.2,
-    https://arxiv.org/abs/1706.04599) fit it on a held-out split.
-    """
-    folds = fold_ids(len(labels))
-    if len(labels) < 2:
-        return folds, np.array([np.nan])
-    others = [folds != fold for fold in range(folds.max() + 1)]
-    return folds, np.array([fit_temperature(logits[own], labels[own]) for own in others])
 
 
 def _nll_slope(log_inverse_temperature: float, margins: Array) -> float:

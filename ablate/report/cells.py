@@ -51,9 +51,9 @@ def column(label: str, own: Json, *, unit: str = "", meaning: str = "", numeric:
     return {"label": label, "unit": unit, "meaning": meaning, "numeric": numeric}, own
 
 
-def worded(label: str, own: Json, *, meaning: str = "") -> Column:
+def worded(label: str, own: Json) -> Column:
     """The same in a column of words."""
-    return column(label, own, meaning=meaning, numeric=False)
+    return column(label, own, numeric=False)
 
 
 def of_quantity(what: Quantity, own: Json, label: str = "", meaning: str = "") -> Column:

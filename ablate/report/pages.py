@@ -82,10 +82,9 @@ def method(plan: Plan, *, tuned: bool) -> list[Json]:
 def sections(report: Json) -> list[Json]:
     """The sections that a report has, in reading order, those of its figures and files aside."""
     more = "More metrics: other calibration errors, and how well confidence ranks errors"
-    alike = "On every seed these arms gave the same predictions."
+    alike, paper = "On every seed these arms gave the same predictions.", report["methods_paragraph"]
     same = {"title": "Identical to the last bit", "text": alike}
     identical = [{**same, "items": labels} for labels in report["identical"]]
-    paper = report["methods_paragraph"]
     timing, command, said = report["timing"], report["reproduce"], report["description"]
     description = {"folded": "What the study file says", "text": said, "pre": True} if said else None
     arms = [_table(report["arms"]), _table(report["more_metrics"], more), *identical]
@@ -121,13 +120,17 @@ def sections(report: Json) -> list[Json]:
         ("reproduce", "How to reproduce", [{"code": command["command"], "text": command["note"]}]),
         ("trials", "Trials", [_table(report["trials"], "All {} trials")]),
     ]
-    kept = [(name, title, [EMPTY | part for part in parts if part]) for name, title, parts in found]
-    leads = {name: words(f"lead.{name}") if f"lead.{name}" in texts() else "" for name, *_ in found}
-    return [
-        {"id": name, "title": title, "lead": leads[name], "parts": parts}
-        for name, title, parts in kept
-        if parts
-    ]
+    leads = {name: words(f"lead.{name}") for name, *_ in found if f"lead.{name}" in texts()}
+    whole = (
+        {
+            "id": name,
+            "title": title,
+            "lead": leads.get(name, ""),
+            "parts": [EMPTY | one for one in parts if one],
+        }
+        for name, title, parts in found
+    )
+    return [section for section in whole if section["parts"]]
 
 
 def _table(table: Json | None, folded: str = "") -> Json | None:

@@ -332,20 +332,16 @@ def columns_of(table: str, arguments: Mapping[str, Iterable[str]]) -> tuple[Colu
     columns = list(COLUMNS[table])
     if table in ("trials", "points"):
         after = columns.index(_fields(Fields)[-1]) + 1
-        columns[after:after] = [
-            Column(_kind_of(texts), name, "an argument of the code that the study names")
-            for name, texts in arguments.items()
-        ]
+        forms: dict[Kind, str] = {"integer": r"-?\d{1,18}", "number": r"-?\d+(\.\d*)?(e[+-]?\d+)?"}
+        about, own = "an argument of the code that the study names", list[Column]()
+        for name, texts in arguments.items():
+            fits = (kind for kind, form in forms.items() if all(re.fullmatch(form, text) for text in texts))
+            own.append(Column(next(fits, "text"), name, about))
+        columns[after:after] = own
     if table == "trials":
         after = columns.index(_METRICS[-1]) + 1
         columns[after:after] = [metric_column(name, own) for name, own in DECLARED.get().items()]
     return tuple(columns)
-
-
-def _kind_of(texts: Iterable[str]) -> Kind:
-    forms: dict[Kind, str] = {"integer": r"-?\d{1,18}", "number": r"-?\d+(\.\d*)?(e[+-]?\d+)?"}
-    fits = (kind for kind, form in forms.items() if all(re.fullmatch(form, text) for text in texts))
-    return next(fits, "text")
 
 
 TUNING = ("tuning", "points", "point_values", "importances")  # of a study that was tuned

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -100,34 +99,29 @@ FORMER_EFFECTS = {"arm": "term", "baseline": "against", "n_pairs": "n"}  # while
 
 def _read_table(folder: ResultsFolder, table: str, digests: Mapping[str, str]) -> pd.DataFrame:
     path = folder.root / f"{table}.csv"
-    if raw := folder.unwritten.get(path.name):
-        return _parsed(path, table, raw.decode())
-    if not path.exists():
+    raw = folder.unwritten.get(path.name)
+    if raw is None and not path.exists():
         if table not in FIRST and table not in digests:
             return frame(table, [])
         raise RecordError(f"{path}: the table is missing; {REMEDY}")
-    with readable(path, REMEDY):
-        raw = path.read_bytes()
-        if digests and hashlib.sha256(raw).hexdigest() != digests.get(table):
-            raise ValueError("it does not match its digest")
-        content = raw.decode()
-        if not content.endswith("\n"):
-            raise ValueError("the table is cut off")
-        return _parsed(path, table, content)
-
-
-def _parsed(path: Path, table: str, content: str) -> pd.DataFrame:
-    data = pd.read_csv(io.StringIO(content), dtype="string", keep_default_na=False, na_values=[""])
-    if table == "effects" and "kind" not in data:
-        data = data.rename(columns=FORMER_EFFECTS).assign(kind="arm")
-    columns = columns_of(table, {name: data[name].dropna() for name in map(str, data) if is_argument(name)})
-    if not set(data.columns) <= {*(column.name for column in columns), *RETIRED.get(table, ())}:
-        raise RecordError(f"{path}: the table has other columns than this version of ablate reads")
-    # An earlier version wrote fewer columns, but the same ones of these.
-    data = data.reindex(columns=[column.name for column in columns]).astype("string")
-    for column in columns:
-        data[column.name] = _parse(data[column.name], column.kind)
-    return data
+    with readable(path, REMEDY) if raw is None else contextlib.nullcontext():
+        if raw is None:
+            raw = path.read_bytes()
+            if digests and hashlib.sha256(raw).hexdigest() != digests.get(table):
+                raise ValueError("it does not match its digest")
+            if not raw.endswith(b"\n"):
+                raise ValueError("the table is cut off")
+        data = pd.read_csv(io.BytesIO(raw), dtype="string", keep_default_na=False, na_values=[""])
+        if table == "effects" and "kind" not in data:
+            data = data.rename(columns=FORMER_EFFECTS).assign(kind="arm")
+        columns = columns_of(
+            table, {name: data[name].dropna() for name in map(str, data) if is_argument(name)}
+        )
+        if not set(data.columns) <= {*(column.name for column in columns), *RETIRED.get(table, ())}:
+            raise RecordError(f"{path}: the table has other columns than this version of ablate reads")
+        # An earlier version wrote fewer columns, but the same ones of these.
+        data = data.reindex(columns=[column.name for column in columns]).astype("string")
+        return data.assign(**{one.name: _parse(data[one.name], one.kind) for one in columns})
 
 
 def _parse(cells: "pd.Series[str]", kind: Kind) -> "pd.Series[Any]":
