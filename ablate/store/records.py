@@ -291,10 +291,7 @@ def put_aside(folder: ResultsFolder, trial_id: str, place: str) -> None:
 
 
 def publish_results(folder: ResultsFolder, target: Path, *, predictions: bool) -> ResultsFolder:
-    """Copy a study's plan, planned trials' records, tables and, if asked for, predictions to `target`.
-
-    A target that holds other records, or a planned trial without one, is a `ResultsError`.
-    """
+    """Copy a study's plan, planned records and tables to `target`, where others are a `ResultsError`."""
     planned = {trial.trial_id for trial in read_plan(folder).trials}
     records = {name: record for name, record in read_records(folder).items() if name in planned}
     if missing := len(planned) - len(records):
