@@ -27,6 +27,7 @@ from typer import Argument, Option
 
 from ablate.errors import AblateError, StudyError
 from ablate.guarded import FORKS, guarded
+from ablate.store.results import below, find_study
 from ablate.study import Options, Study, load_study
 from ablate.study.fields import FIELD_NAMES, describe_fields, unknown_name
 from ablate.study.settings import command_line, literal, pairs, parse_settings
@@ -199,7 +200,6 @@ def status(
 ) -> None:
     """Show how far a running or stopped study is, from another terminal."""
     from ablate.status import show_status
-    from ablate.store.results import find_study
 
     _dump(show_status(Console(quiet=as_json), find_study(results, study, profile)), as_json)
 
@@ -258,7 +258,6 @@ def compare(
     The intervals of all arms and metrics shown hold together with 95 %: fewer metrics give narrower ones.
     """
     from ablate.gate import compare
-    from ablate.store.results import find_study
 
     first, second = (compare.read_run(find_study(results, named)) for named in (a, b))
     comparison = compare.compare_runs(
@@ -300,7 +299,6 @@ def check(
     """
     from ablate.gate.check import check_study, show_result
     from ablate.gate.compare import read_run
-    from ablate.store.results import find_study
 
     run = read_run(find_study(results, study, profile))
     other = read_run(find_study(results, baseline)) if baseline is not None else None
@@ -405,7 +403,6 @@ def report(
         print_line(Console(), *ended.answer)
         return _show_report(ended.folder / "index.html", open_page)
     from ablate.pipeline import write_results
-    from ablate.store.results import find_study
 
     _show_report(write_results(find_study(results, study, profile), report_dir, pdf=pdf), open_page)
 
@@ -423,7 +420,6 @@ def table(
     """Show the table of arms of a recorded study as for a paper, the best means bold, claims marked."""
     from ablate.gate.compare import read_run
     from ablate.report.paper import arms_table
-    from ablate.store.results import find_study
 
     run = read_run(find_study(results, study, profile))
     text = arms_table(run.trials, run.plan, metric or (), interval, latex=latex)
@@ -443,7 +439,6 @@ def publish(
     from ablate.pipeline import rebuild_tables
     from ablate.report import write_report
     from ablate.store.records import publish_results
-    from ablate.store.results import below, find_study
 
     folder, name = find_study(results, study, profile), below(Path(), name).name
     place = Path("reference", rebuild_tables(folder).study.name, name)
@@ -464,7 +459,6 @@ def export(
     For TensorBoard a run per trial, comparable in its HParams page; the verdicts go with it as a table.
     """
     from ablate.export import export_study
-    from ablate.store.results import find_study
 
     folder, trials = export_study(find_study(results, study, profile), to, out)
     look = f"; tensorboard --logdir {shlex.quote(str(folder))} shows them" if to == "tensorboard" else ""

@@ -132,8 +132,8 @@ def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], answering:
         answering.put(kind, b"", pickle.dumps(message))
 
     FORKS.set(False)
-    if "torch" in sys.modules:  # whose threads a fork does not have
-        sys.modules["torch"].set_num_threads(1)
+    if torch := sys.modules.get("torch"):  # whose threads a fork does not have
+        torch.set_num_threads(1)
     before = {*os.environ.items()}
     told = [partial(send, b"told", at) if callable(one) else one for at, one in enumerate(arguments)]
     try:

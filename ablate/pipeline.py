@@ -99,8 +99,8 @@ def tune(
 ) -> Run:
     """Search for the best setting, then re-test it with fresh seeds: `python -m ablate tune`.
 
-    `points` is the budget, instead of the study's; `storage` the PostgreSQL URL of a search that several
-    tuners share; the options are those of `run`, whose `seeds` are those of the re-test.
+    `points` is the budget, instead of the study's; `storage` the PostgreSQL URL of a search that tuners
+    share; options are those of `run`, whose `seeds` are the re-test's.
     """
     return tune_study(*_from_python("tune", study, options), points=points, storage=storage)
 
@@ -108,8 +108,8 @@ def tune(
 def load_tables(study: str, *, profile: str | None = None, results: str | Path = "results") -> Tables:
     """Read the tables of a study that was run: DataFrames by name, their columns as in results/README.md.
 
-    STUDY/PROFILE/VARIATION is one with settings or seeds of its own. What was run alone need not be named.
-    A ResultsError says what was run instead, and a RecordError which table is missing or damaged.
+    `study` is STUDY[/PROFILE[/VARIATION]]; what was run alone need not be named. A ResultsError says what was
+    run instead, and a RecordError which table is missing or damaged.
     """
     from ablate.tables.files import open_plan, read_tables
 

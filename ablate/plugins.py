@@ -70,10 +70,7 @@ def bind(
     ours: Mapping[str, Any],
     skip: int = 0,
 ) -> dict[str, Any]:
-    """Keyword arguments for code of a slot: all of the study's `own`, and of `ours` those that it takes.
-
-    The first `skip` parameters are handed over by position. What does not fit the signature is a StudyError.
-    """
+    """Arguments of code after its first `skip`: its `own`, of `ours` what it takes; or a StudyError."""
     try:
         parameters = list(inspect.signature(code).parameters.values())[skip:]
     except (TypeError, ValueError):  # of something built in

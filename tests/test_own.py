@@ -188,7 +188,7 @@ def test_a_script_s_predictions_give_the_usual_metrics() -> None:
         ("nan", "{out}/m.json:val.loss", "val_loss: expected a finite number"),
         ("", "{out}/m.json:val.los", "expected a number there, but it has loss"),
         ("", "log:accuracy (.*)", "expected a number there, but it has []"),
-        ("", "log:val (loss)", "but it has ['loss']"),
+        ("", "log:val (loss)", "but it has 'loss'"),
     ],
 )
 def test_a_script_that_fails_is_a_failed_trial_that_says_why(do: str, result: str, reason: str) -> None:

@@ -1,7 +1,6 @@
-"""Decode once: a folder of arrays per dataset and image size, written whole or not at all.
+"""Decode once: a folder of arrays per dataset and image size, written whole or not at all, by one process.
 
-It is written beside its place and renamed. Every array of a copy that is found is hashed again, so that a
-damaged one is made anew. By a lock file two processes take turns.
+Every array of a copy that is found is hashed again, so that a damaged one is made anew.
 """
 
 import contextlib
@@ -61,10 +60,7 @@ def materialise(source: Source, request: Request) -> Dataset:
 
 @contextlib.contextmanager
 def locked(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock of a folder to be written, and remove what killed processes left beside it.
-
-    An OSError here or in the body becomes a DataError.
-    """
+    """Hold the lock of a folder to be written, clear what killed processes left; OSErrors are DataErrors."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(f"{folder}.lock")

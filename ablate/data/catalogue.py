@@ -15,10 +15,7 @@ from ablate.terminal import print_line, print_table
 
 
 def list_datasets(cache_dir: Path) -> dict[str, list[str]]:
-    """Return the forms, such as "128 px, squash", in which known datasets, then own folders, are decoded.
-
-    Damaged copies do not count, nor folders named by a relative path: who knows where that started.
-    """
+    """Forms, as "128 px, squash", in which datasets are decoded; not damaged ones, or of a relative path."""
     methods = {meaning: name for name, meaning in RESIZE_METHODS.items()}
     copies: dict[str, set[tuple[int, str]]] = {name: set() for name in DATASETS}
     for path in sorted((cache_dir / "decoded").glob("*/dataset.json")):

@@ -50,10 +50,7 @@ class ListedNoise:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A decoded dataset, opened; pickled, it is its folder, which another process opens again.
-
-    The images are copy-on-write memory maps: processes that open the same folder share its pages.
-    """
+    """A decoded dataset, opened as copy-on-write memory maps; pickled, it is its folder, opened again."""
 
     name: str
     """As it was asked for, such as `imagenette-160` or `folder:photos`."""
@@ -74,10 +71,7 @@ class Dataset:
         return open_dataset, (self.folder,), {"name": self.name}
 
     def noisy_train_labels(self, fraction: float) -> Labels:
-        """Return a copy of the training labels, a fraction in [0, 1) of them wrong.
-
-        Where lists of them came with the dataset, any other fraction is a DataError.
-        """
+        """Return the training labels, a fraction in [0, 1) of them wrong; one not listed is a DataError."""
         if fraction == 0:
             return np.array(self.train.labels)
         if (noise := self.noise) is None:

@@ -1,7 +1,4 @@
-"""One image to pixels, and many in parallel: RGB and square, by PIL's bilinear filter.
-
-Transparency is dropped, and of an animation the first frame taken.
-"""
+"""Images to pixels, RGB and square, by PIL's bilinear filter; without transparency, of the first frame."""
 
 import contextlib
 from collections.abc import Sequence
@@ -40,8 +37,8 @@ def decode_image(
 ) -> Images:
     """Return an original's pixels as uint8 [image_size, image_size, 3]; what cannot be read raises anything.
 
-    A file's format is told from its content; `upright` turns it as its EXIF orientation says. An image that
-    has the size is not touched. `center_crop` rounds as torchvision's `Resize` and `CenterCrop` do.
+    A file's format is told from its content; `upright` turns it as its EXIF orientation says. `center_crop`
+    rounds as torchvision's `Resize` and `CenterCrop` do.
     """
     original = original() if callable(original) else original
     if isinstance(original, Path):
@@ -71,10 +68,7 @@ def decode_image(
 def decode_all(
     originals: Sequence[Original], out: Images, stage: str, request: Request, *, upright: bool = True
 ) -> list[str]:
-    """Decode N originals into the rows of `out`, uint8 [N, H, H, 3], such as a memory map.
-
-    Returns a line for each file that cannot be decoded; its row is not meaningful.
-    """
+    """Decode N originals into `out`, uint8 [N, H, H, 3]; a line for each file that cannot be, its row any."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise DataError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: cut files would turn grey; switch it off")
 

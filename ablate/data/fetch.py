@@ -114,10 +114,7 @@ class _Capped(gzip.GzipFile):
 
 
 def extract(packed: Path, target: Path, archive: Archive, request: Request) -> None:
-    """Unpack the expected files of a gzipped tar archive below `target`, an existing, empty folder.
-
-    What macOS drops into folders is passed over; anything else, or damage, is a DataError.
-    """
+    """Unpack an archive's expected files below an empty folder, macOS droppings aside; else a DataError."""
     expected = re.compile(f"{re.escape(archive.folder)}/({archive.files})", re.ASCII)
     try:
         with _Capped(packed) as plain:

@@ -124,8 +124,7 @@ def list_tree(root: Path, splits: Sequence[str]) -> Tree:
 def locate(name: str, request: Request) -> Source:
     """Find the images of `folder:PATH`; all that is wrong with them is listed in one error.
 
-    The held-out split's folder is `val` or `valid`; with the request's `split`, PATH has the class folders
-    itself. Class ids go by their names' code points. What lies beside the split folders is not looked at.
+    The held-out split is `val` or `valid`; with the request's `split`, PATH has the class folders itself.
     """
     root = Path(name.removeprefix(PREFIX)).expanduser().resolve()
     try:

@@ -1,7 +1,6 @@
 """Images from a function of the user's own, named by its import path: arrays, or two torch datasets.
 
-It is called once in every run, and each image that it returns is read once, for the digest that stands for
-the originals. Where the cache has it, nothing is decoded again.
+It is called once in every run, and each image is read once, for the digest that stands for the originals.
 """
 
 import operator

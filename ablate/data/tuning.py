@@ -1,7 +1,4 @@
-"""The tuning split: images held back from the training images, so that nothing is tuned on the reported ones.
-
-Of each class the same part, by the hash of the file names: a smaller part's images are among a larger's.
-"""
+"""The tuning split: of each class the same part of the training images held back, by hash of file names."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -21,20 +21,24 @@ def settled_sources(
 ) -> Callable[[AnyFields], Sources]:
     """What finds the code of a trial's fields: as it is now, or as recorded where the two are the same.
 
-    `folder` is the study's, in which files of a command's code are. Where files changed since such trials
-    were recorded, and the options do not say what follows, it is a StudyError.
+    `folder` is the study's. Where files changed since, and no option says what follows, it is a StudyError.
     """
     read = functools.cache(functools.partial(read_source, folder=folder))
     asked = {(_arm(fields), name) for fields in arms for name in code_names(fields).values()}
     current = {(arm, name): read(name) for arm, name in asked}
     if options.retrain or not asked:
         return functools.partial(_sources, current, folder)
-    recorded = [trial for folder in (tuning_folder(results), results) for trial in _recorded(folder)]
-    known = _named_sources(recorded)
+    recorded = [*_recorded(tuning_folder(results)), *_recorded(results)]
+    trials = [*recorded]
     plans = [results.shared / "study.json", *results.shared.glob(f"{VARIATIONS}/*/study.json")]
     for path in sorted(filter(Path.exists, plans), key=lambda path: path.stat().st_mtime):
         with contextlib.suppress(RecordError):  # a damaged one
-            known += _named_sources(read_plan(ResultsFolder(path.parent)).trials)
+            trials += read_plan(ResultsFolder(path.parent)).trials
+    known = [
+        (_arm(trial.fields), str(getattr(trial.fields, slot)), source)
+        for trial in trials
+        for slot, source in trial.sources.items()
+    ]
     kept, files, stale = dict[tuple[str, str], Source](), set[str](), set[str]()
     for (arm, name), now in current.items():
         anywhere = [one for one in known if one[1] == name]
@@ -76,15 +80,6 @@ def _arm(fields: AnyFields) -> str:
     """What trials of one arm share; those of a search do, as its points are not known beforehand."""
     left_out = NOT_IDENTITY | {"defaults"}  # which follow from the code
     return "search" if fields.tuning_part else fields.model_dump_json(exclude=left_out)
-
-
-def _named_sources(trials: Sequence[Trial]) -> list[tuple[str, str, Source]]:
-    """Each trial's arm, import paths of code and what they were."""
-    return [
-        (_arm(trial.fields), str(getattr(trial.fields, slot)), source)
-        for trial in trials
-        for slot, source in trial.sources.items()
-    ]
 
 
 def _recorded(folder: ResultsFolder) -> list[Trial]:

@@ -92,7 +92,7 @@ def read_result(result: str, log: Path) -> float:
     try:
         if result.startswith("log:"):
             found = re.findall(result[4:], log.read_text(errors="replace"), re.MULTILINE)
-            return float(found[-1])
+            return float(found := found[-1])
         with open(file, encoding="utf-8", newline="") as text:
             found = json.load(text) if file.endswith(".json") else list(csv.DictReader(text))[-1]
         for part in key.split(".") if file.endswith(".json") else [key]:

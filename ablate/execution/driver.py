@@ -22,7 +22,7 @@ from ablate.execution.executors import Done, Event, InlineExecutor, Job, LocalEx
 from ablate.execution.own import OwnTask, with_own_knobs
 from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
-from ablate.execution.trial import Outcome, Task, TimingTask, do_task
+from ablate.execution.trial import Task, TimingTask, do_task
 from ablate.guarded import guarded
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import VARIATIONS, ResultsFolder, below, write_sealed
@@ -329,16 +329,15 @@ def trial_executor(study: Study, device: str, options: Options, folder: ResultsF
 
 def record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | None:
     """Store what an ended trial left, and return it; the driver alone writes records."""
+    record: Record
     predictions = None
     if isinstance(event, Done):
-        outcome: Outcome = event.outcome
-        record, predictions = outcome
-        record = record.model_copy(update={"attempts": event.attempt})
+        record, predictions = event.outcome
     elif isinstance(event, Lost):
-        failure = Failure(message=event.reason)
-        record = Record(trial=trial, status=event.status, attempts=event.attempt, failure=failure)
+        record = Record(trial=trial, status=event.status, failure=Failure(message=event.reason))
     else:
         return None
+    record = record.model_copy(update={"attempts": event.attempt})
     try:
         write_record(folder, record, predictions)
     except (ValueError, TypeError) as error:  # what it holds cannot be stored

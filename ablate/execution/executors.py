@@ -126,8 +126,7 @@ class _Worker:
 class LocalExecutor:
     """Runs jobs, each in `timeout` seconds, in processes that end with it and import `imports` first.
 
-    A job that tells nothing for `stall` seconds is over as well. Supervisors do not see the user's folder
-    `apart`; what jobs print goes to a file per slot in `logs`.
+    After `stall` silent seconds a job is over as well; `apart` is a folder that supervisors do not see.
     """
 
     def __init__(
@@ -148,10 +147,7 @@ class LocalExecutor:
         self._busy: list[_Worker] = []
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Do all jobs in order, and those submitted meanwhile; closing the iterator kills the workers.
-
-        What ends the whole run, as a machine that fails, is a StoppedError.
-        """
+        """Do all jobs in order, and those submitted meanwhile; closed, it kills. May be a StoppedError."""
         self._waiting.extend((job, 1) for job in jobs)
         try:
             while self._waiting or self._busy:

@@ -82,7 +82,7 @@ class Watcher:
 
     def searching(self, tuning: Tuning, name: str, reason: str) -> None:
         """A search begins, or goes on."""
-        search, running = tuning.search, [point for point in tuning.points if point.state == "running"]
+        search, running = tuning.search, tuning.running
         self.note(f"{name}: {reason}")
         images, done = tuning.tuning_images, len(tuning.points) - len(running)
         split = f"{images} images held back from training" if images else "what its code holds back itself"

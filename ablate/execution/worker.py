@@ -24,10 +24,7 @@ TAIL = 4096  # bytes at a log's end in which its last line is looked for
 
 
 class Supervisor:
-    """Forks a child for jobs, hands on what it says, tells how it ended, and ends all that it left.
-
-    It has imported what jobs need, but runs nobody's code, computes nothing and touches no GPU.
-    """
+    """Forks a child for jobs, tells how it ended, and ends all it left; it runs nobody's code, and no GPU."""
 
     def __init__(self, driver: Channel, slot: int, log: Path, work: Work) -> None:
         self.driver, self.slot, self.log, self.work = driver, slot, log, work

@@ -23,13 +23,9 @@ class Point(Frozen):
     source: Source = Field(description="baseline, anchor or sampler")
     seeds: tuple[int, ...] = Field(description="a training run each; fresh ones where a point is repeated")
     trial_ids: tuple[TrialId, ...] = Field(default=(), description="the seeds' trials; () until it is begun")
-    state: State = Field(
-        default="running", description="running (also of a stopped search), complete, pruned or failed"
-    )
+    state: State = Field(default="running", description="running (or stopped), complete, pruned or failed")
     reason: str = Field(default="", description="why it was pruned or failed")
-    pruned_at: int | None = Field(
-        default=None, description="after so many seeds, or epochs, as the rule counts"
-    )
+    pruned_at: int | None = Field(default=None, description="after so many seeds or epochs, by the rule")
     intermediate: dict[int, float] = Field(default={}, description="its value at a seed or epoch")
     attributes: dict[str, Any] = Field(default={}, description="what Optuna keeps with it")
 

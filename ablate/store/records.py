@@ -104,9 +104,7 @@ class Environment(Frozen):
     ablate_version: str
     commit: str | None = Field(default=None, description="commit of ablate's source, -dirty when changed")
     engine: str = Field(default="eager", description="of steps: eager, graph, or eager and why not graph")
-    warm: bool = Field(
-        default=False, description="code of one's own ran in a process that may have run others"
-    )
+    warm: bool = Field(default=False, description="own code ran in a process that may have run others")
 
 
 class Failure(Frozen):
@@ -152,8 +150,7 @@ class Record(Frozen, allow_inf_nan=False):
 class Predictions:
     """What a trained network says of N reported images; labels are class ids.
 
-    A projection is of at most 200 images of each of three classes, in the plane through their templates; None
-    where the record's features name no classes.
+    A projection is of up to 200 images of each of three classes, in the plane of their templates, or None.
     """
 
     logits: NDArray[np.float32]  # [N, K]
@@ -202,9 +199,9 @@ def read_record(path: Path) -> Record:
         if content_digest(content) != digest:
             raise ValueError("the record does not match its digest")
         record = Record.model_validate(content)
-    if record.trial_id != path.stem:
-        raise RecordError(f"{path}: holds trial {record.trial_id}; restore its name, or move it away")
-    return record
+        if record.trial_id != path.stem:
+            raise ValueError(f"it holds trial {record.trial_id}")
+        return record
 
 
 def read_predictions(folder: ResultsFolder, record: Record) -> Predictions:
@@ -260,10 +257,7 @@ def quarantine(folder: ResultsFolder) -> tuple[dict[str, Record], list[str]]:
 def read_available(
     folder: ResultsFolder, *, with_predictions: bool = False
 ) -> tuple[dict[str, Record], dict[str, str]]:
-    """The records that are there now, and what is wrong with others; by trial_id.
-
-    One that is put aside meanwhile is no fault, so that a running driver can be looked at.
-    """
+    """The records there are now, and what is wrong with others, by trial_id; one put aside is no fault."""
     records, faults = {}, {}
     # Those with predictions are put aside where they are damaged: not for a disk that fails now.
     faulty = RecordError if with_predictions else (RecordError, OSError)
@@ -297,10 +291,7 @@ def put_aside(folder: ResultsFolder, trial_id: str, place: str) -> None:
 
 
 def publish_results(folder: ResultsFolder, target: Path, *, predictions: bool) -> ResultsFolder:
-    """Copy a study's plan, planned trials' records, tables and, if asked for, predictions to `target`.
-
-    A target that holds other records, or a planned trial without one, is a `ResultsError`.
-    """
+    """Copy a study's plan, planned records and tables to `target`, where others are a `ResultsError`."""
     planned = {trial.trial_id for trial in read_plan(folder).trials}
     records = {name: record for name, record in read_records(folder).items() if name in planned}
     if missing := len(planned) - len(records):

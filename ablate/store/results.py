@@ -25,10 +25,7 @@ Stored = TypeVar("Stored", bound=BaseModel)
 
 @dataclass
 class ResultsFolder:
-    """The one place that knows the file names under results/<study>/<profile>/.
-
-    A variation's plan, timing pass and tables are in variations/<name>/; what its trials left is shared.
-    """
+    """The file names under results/STUDY/PROFILE/, and of its variations, which share what trials left."""
 
     root: Path
     unwritten: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
@@ -214,10 +211,7 @@ def read_plan(folder: ResultsFolder) -> Plan:
 
 
 def find_study(results: Path, named: str, profile: str | None = None) -> ResultsFolder:
-    """The results that a user names: STUDY, STUDY/PROFILE, STUDY/PROFILE/VARIATION or a results folder.
-
-    What was run alone need not be named; a `ResultsError` says what there is.
-    """
+    """The results that a user names as STUDY[/PROFILE[/VARIATION]] or by folder; a `ResultsError` helps."""
     for path in (results / named, Path(named)) if profile is None else ():
         for root in (path, path.parent / VARIATIONS / path.name):
             if (root / "study.json").is_file():

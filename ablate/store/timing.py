@@ -16,9 +16,7 @@ class Case(Frozen):
     """All of a trial that decides which work a training step does; not ε, nor what else a loss is given."""
 
     arch: str
-    arguments: str = Field(
-        default="", description="of the named code but loss and schedule, as 'arch.depth=4'"
-    )
+    arguments: str = Field(default="", description="of named code but loss and schedule, as 'arch.depth=4'")
     image_size: int
     decoded_size: int
     batch_size: int

@@ -51,10 +51,7 @@ class Term:
         return math.sqrt(float((self.weights**2).sum()) / self.arms.shape[1])
 
     def is_identical(self, alike: NDArray[np.int64]) -> bool:
-        """Whether the levels gave the same predictions, at every level of the other factors in question.
-
-        `alike` [arms] has equal numbers for arms of the same predictions on every planned seed.
-        """
+        """Whether the levels predict the same; arms that do on all seeds have one number in `alike`."""
         groups = alike[self.arms]
         if self.kind == "interaction":  # nothing, where one of the two factors does nothing
             groups = groups.reshape(2, 2, -1)

@@ -1,7 +1,6 @@
 """The fields of a trial: everything that can be set, swept or overridden, each with its range.
 
-A trial starts from its recipe, a named set of the training fields; the study's base, its profile, the arm's
-levels and the command line then change single fields, in that order.
+A trial starts from its recipe; base, profile, levels and command line change single fields, in that order.
 """
 
 from __future__ import annotations

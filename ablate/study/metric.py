@@ -21,9 +21,7 @@ class Metric(Declaration):
     better: Literal["higher", "lower", "neither"] = Field(description="which direction is")
     unit: str = Field(default="", description="fraction: of 1, shown in percent; or any text, as % or ms")
     label: str = Field(default="", description="its name on pages and axes, otherwise that of its column")
-    digits: int | None = Field(
-        default=None, ge=0, le=12, description="shown after the point; otherwise 2 of percent, 4 of others"
-    )
+    digits: int | None = Field(default=None, ge=0, le=12, description="shown after the point [%: 2, else 4]")
     margin: float | None = Field(
         default=None, gt=0, description="a difference that does not matter, in the unit of the number itself"
     )

@@ -26,15 +26,13 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     )
     seeds: Seeds | None = Field(default=None, description="How many seeds, instead of the study's.")
     name: FolderName | None = Field(
-        default=None,
-        description="Name of the variation that settings and seeds make [default: of theirs].",
+        default=None, description="Name of the variation that settings and seeds make [default: of theirs]."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train.")
     workers: int | None = Field(
         default=None,
         ge=0,
-        description="Trials at a time [default: one per GPU; on a CPU, cores / threads]; 0: in this very "
-        "process, as for a debugger.",
+        description="Trials at a time [default: one per GPU, or cores / threads]; 0: in this process.",
     )
     threads: int = Field(default=1, ge=1, description="CPU threads of a trial; part of what it is.")
     data_dir: Folder | None = Field(default=None, description="Folder of the dataset's files; no download.")
@@ -47,8 +45,7 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     stall: float | None = Field(
         default=None,
         ge=0,
-        description="Minutes that a trial may say nothing [default: 10; of one's own training code any]; "
-        "0: any.",
+        description="Minutes that a trial may be silent [default: 10; own code: any]; 0: any.",
     )
     retry_failed: bool = Field(default=False, description="Run failed trials again.")
     retrain: bool = Field(default=False, description="Train anew what was trained with other code.")

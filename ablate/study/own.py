@@ -155,9 +155,7 @@ def own_faults(study: Study) -> Iterator[str]:
 
 
 def _is_result(result: str) -> bool:
-    path, _, key = result.rpartition(":")
-    if result.startswith("log:"):
-        with contextlib.suppress(re.error):
+    with contextlib.suppress(re.error):
+        if result.startswith("log:"):
             return re.compile(result[4:]).groups == 1
-        return False
-    return bool(key) and "{out}" in path and path.endswith((".json", ".csv"))
+    return re.fullmatch(r".*\{out\}.*\.(json|csv):[^:]+", result) is not None

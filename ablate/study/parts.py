@@ -15,10 +15,7 @@ BASELINES = {"without": ALL, "only": NONE, "both": ALL}
 
 
 def part_levels(parts: Mapping[str, Levels], design: str) -> tuple[dict[str, Levels], Ends]:
-    """The factor's levels with the fields that they set, and the ends that each is compared with.
-
-    Without one part may be only the other: such an arm is trained once, has both names and both comparisons.
-    """
+    """The factor's levels with the fields that they set, and the ends of each; twins are one of two names."""
     off: Levels = {}
     for part, fields in parts.items():
         for name, value in fields.items():

@@ -24,10 +24,7 @@ Condition = Annotated[dict[str, Any], Field(description="searched only where oth
 
 
 class Range(Declaration):
-    """Numbers from low to high, both included: every `step`, or so many `levels` even in the logarithm.
-
-    Integers where low, high and, without log, the step are integers.
-    """
+    """Numbers from low to high: every `step` or, with `log`, so many `levels`; integers if these are."""
 
     low: int | float = Field(description="least value")
     high: int | float = Field(description="largest value, on the grid")

@@ -136,9 +136,7 @@ class Study(Varied):
     predictions: str | None = Field(default=None, description="logits and labels, as '{out}/predictions.npz'")
     gpus: int = Field(default=1, ge=0, le=1, description="0: one's own code trains on the CPU, GPU or not")
     timeout: Time = Field(default="", description="what one trial may take, as '2h', '30m' or '90s'")
-    warm: bool = Field(
-        default=False, description="code of its own needs no fresh process for each trial, to save its start"
-    )
+    warm: bool = Field(default=False, description="own code needs no fresh process per trial, to save time")
     knobs: dict[str, Any] = Field(default={}, description="taken from the training code: its own defaults")
     name: Annotated[str, AfterValidator(lambda name: name and folder_name(name))] = Field(
         default="", description="set from the file's name"
@@ -427,10 +425,7 @@ NEEDED = (
 
 
 def add_import_folder(folder: Path) -> None:
-    """Look for modules in `folder` first, but for Python's own; another study's of that name are forgotten.
-
-    After it comes the current folder, where that is looked in.
-    """
+    """Look for modules here before all but Python's own; another study's of that name are forgotten."""
     for name in NEEDED:
         for file in (folder / f"{name}.py", folder / name / "__init__.py"):
             if file.is_file() and file != Path(__file__).parents[1] / "__init__.py":
