@@ -154,7 +154,11 @@ def test_the_command_is_the_one_that_ran(rendered: Get) -> None:
 
 def test_the_tables_and_the_plan_alone_give_the_same_bytes_again(rendered: Get, tmp_path: Path) -> None:
     first, copied = rendered("sweep", figures=True), ResultsFolder(tmp_path)
-    for name in ("study.json", *(f"{name}.csv" for name in COLUMNS if name not in (*DERIVED, *TUNING))):
+    for name in (
+        "study.json",
+        "tables.json",
+        *(f"{name}.csv" for name in COLUMNS if name not in (*DERIVED, *TUNING)),
+    ):
         (tmp_path / name).write_bytes((first.results.root / name).read_bytes())
     again = write_report(copied, tmp_path / "report").parent
     files = sorted(path.relative_to(first.folder) for path in first.folder.rglob("*") if path.is_file())
