@@ -83,7 +83,7 @@ WHILE_BUILT = {
     "die 0": "status 0",
     "die 7": "status 7",
     "crash": "Segmentation fault",
-    "kill": "signal: Killed",
+    "kill": r"\(Killed\)",
     "fork and crash": "Segmentation fault",
     "huge": "allocate memory",
     "recurse": "RecursionError",
@@ -162,7 +162,7 @@ def test_what_a_network_does_while_it_is_built_is_told_before_training(tmp_path:
     ended = ablate(tmp_path, "run", wrote(tmp_path, "built", ("nothing", what)), "--no-timing", limit=60)
     assert ended.returncode == 1, ended.stdout
     assert re.search(WHILE_BUILT[what], ended.stderr), ended.stderr[-500:]
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in ended.stderr or what == "raise base"  # which comes with its place
     assert len(ended.stderr) < 5000
     assert not [*tmp_path.glob("results/*/*/records/*")]
     time.sleep(0.5)
