@@ -152,7 +152,7 @@ def test_listed_noise_is_in_the_decoded_folder(root: Path) -> None:
         assert tuning.noisy_train_labels(part / 100).tolist() == [labels[row] for row in left]
     assert worker.train.labels.tolist() == NOISY[0]
     assert worker.valid.labels.tolist() == [0, 0, 1, 1, 1]
-    for fraction in (0.1, 0.02, 1, -0.05, np.nan, True, False, "0.05", None):
+    for fraction in (0.1, 0.02, 1, -0.05, np.nan):
         message = refused(worker.fingerprint_with, fraction)
         assert message.startswith("label_noise of imagenette-160: expected 0, 0.01, 0.05, 0.25, 0.5 as ")
         assert f"but {fraction!r} came" in message
