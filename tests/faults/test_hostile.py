@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from quick_study import FULL
 
 from ablate.store.records import Record, read_predictions, read_records
 from ablate.store.results import ResultsFolder
@@ -157,7 +158,7 @@ def test_what_a_network_does_in_a_step_costs_its_own_trial_alone(tmp_path: Path)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("what", [*WHILE_BUILT])
+@pytest.mark.parametrize("what", WHILE_BUILT if FULL else ["raise 20 MB", "exit 0", "fork and crash"])
 def test_what_a_network_does_while_it_is_built_is_told_before_training(tmp_path: Path, what: str) -> None:
     ended = ablate(tmp_path, "run", wrote(tmp_path, "built", ("nothing", what)), "--no-timing", limit=60)
     assert ended.returncode == 1, ended.stdout

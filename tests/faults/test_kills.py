@@ -54,7 +54,7 @@ def prepared(here: Path, study: str) -> Path:
 
 @pytest.mark.soak
 @pytest.mark.parametrize(
-    ("study", "kills"), [(OWN, 90 if FULL else 6), (REAL, 10 if FULL else 2)], ids=["milliseconds", "trained"]
+    ("study", "kills"), [(OWN, 90 if FULL else 6), (REAL, 10 if FULL else 1)], ids=["milliseconds", "trained"]
 )
 def test_killed_at_random_it_ends_with_the_same_tables(tmp_path: Path, study: str, kills: int) -> None:
     calm = prepared(tmp_path / "calm", study)
