@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -213,10 +212,9 @@ def read_predictions(folder: ResultsFolder, record: Record) -> Predictions:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != record.predictions_sha256:
             raise RecordError(f"{path}: the predictions do not match the digest in their record")
-        with zipfile.ZipFile(io.BytesIO(content)) as packed:
-            if sum(member.file_size for member in packed.infolist()) > MOST_BYTES:
-                raise ValueError(f"more than {MOST_BYTES:,} bytes")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            if sum(member.file_size for member in arrays.zip.infolist()) > MOST_BYTES:
+                raise ValueError(f"more than {MOST_BYTES:,} bytes")
             known = {field.name for field in fields(Predictions)} & set(arrays)
             predictions = Predictions(**{name: arrays[name] for name in known})
         _check_shapes(record, predictions)

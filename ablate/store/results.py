@@ -154,12 +154,6 @@ def content_digest(content: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def sealed(content: Any, **about: Any) -> bytes:
-    """JSON values with their digest, as the content of a file that says when it is damaged."""
-    whole = {"digest": content_digest({**about, "content": content}), **about, "content": content}
-    return (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode()
-
-
 @contextlib.contextmanager
 def readable(path: Path, remedy: str) -> Iterator[None]:
     """Whatever reading a file raises as a `RecordError` with what to do; but for what a disk refuses."""
@@ -176,7 +170,9 @@ def readable(path: Path, remedy: str) -> Iterator[None]:
 
 def write_sealed(path: Path, content: BaseModel) -> None:
     """Keep values in a JSON file, with their digest and the version of its layout."""
-    write_atomically(path, sealed(json.loads(content.model_dump_json()), layout=LAYOUT))
+    stored = {"layout": LAYOUT, "content": json.loads(content.model_dump_json())}
+    whole = {"digest": content_digest(stored), **stored}
+    write_atomically(path, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_sealed(kind: type[Stored], path: Path, remedy: str) -> Stored | None:
