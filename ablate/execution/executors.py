@@ -26,7 +26,7 @@ from ablate.guarded import Known
 from ablate.store.records import Status
 
 POLL_SECONDS = 0.5
-END_SECONDS = 2.0  # for a supervisor that is told to, to end all that it started
+HANG_UP_SECONDS = 2.0  # for a supervisor that is told to, to end all that it started
 THEIRS = "ABLATE_PYTHONPATH"  # the user's own, in whose place stands what the worker imports from
 START_SECONDS = 600.0
 ATTEMPTS = 3  # of a job whose process is killed; one that raises or takes too long would do so again
@@ -240,7 +240,7 @@ class LocalExecutor:
         except (EOFError, OSError):
             said = b""
             with contextlib.suppress(subprocess.TimeoutExpired):
-                said = worker.process.communicate(timeout=END_SECONDS)[1]
+                said = worker.process.communicate(timeout=HANG_UP_SECONDS)[1]
             code = worker.process.returncode
             self._release(worker, keep=False)
             if code is None or code >= 0 or (attempt == ATTEMPTS and worker.begun == inf):
@@ -297,7 +297,7 @@ class LocalExecutor:
         """Hang up, for the supervisor to end what it started; one that does not is killed with all that."""
         worker.channel.hang_up()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.process.wait(END_SECONDS if worker.begun < inf else 0)
+            worker.process.wait(HANG_UP_SECONDS if worker.begun < inf else 0)
         if worker.process.poll() != 0:
             worker.process.kill()
             for path in Path("/proc").glob("[0-9]*/environ"):
