@@ -20,9 +20,9 @@ from ablate.report.content import derived_tables
 from ablate.store.records import Record, read_available
 from ablate.store.results import ResultsFolder
 from ablate.study.trials import Plan
-from ablate.tables.build import build_tables
-from ablate.tables.columns import COLUMNS, DERIVED, FIRST
-from ablate.tables.files import Tables, open_plan, read_tables, write_tables
+from ablate.tables.build import recorded_tables
+from ablate.tables.columns import COLUMNS, FIRST
+from ablate.tables.files import Tables, open_plan, write_tables
 from ablate.tables.images import fields_of
 
 NEEDS = {"tensorboard": "tensorboard", "parquet": "pyarrow"}
@@ -52,10 +52,7 @@ def export_study(folder: ResultsFolder, to: str, out: Path | None = None) -> tup
     if other := next((path for path in held if path.is_file() and path.name not in FILES), None):
         raise ResultsError(f"{other}: is there, which no export wrote; give another folder as --out")
     plan = open_plan(folder)
-    if folder.predictions.exists():
-        tables = of_plan(build_tables(folder, plan), plan)
-    else:  # published without them
-        tables = of_plan(read_tables(folder, names=[name for name in COLUMNS if name not in DERIVED]), plan)
+    tables = of_plan(recorded_tables(folder, plan), plan)
     plan = as_recorded(plan, tables["trials"])
     tables |= derived_tables(tables, plan)
     tables = {name: of.replace("", pd.NA) for name, of in tables.items() if name in FIRST or len(of)}

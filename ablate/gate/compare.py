@@ -25,9 +25,9 @@ from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size
 from ablate.study.fields import Fields, unknown_name
 from ablate.study.trials import Plan, deciding
-from ablate.tables.build import build_tables
+from ablate.tables.build import recorded_tables
 from ablate.tables.columns import declare
-from ablate.tables.files import inert, open_plan, read_tables
+from ablate.tables.files import inert, open_plan
 from ablate.tables.quantities import (
     Quantity,
     number_columns,
@@ -90,9 +90,8 @@ class Run:
 
 def read_run(folder: ResultsFolder) -> Run:
     """A recorded study with its metrics; from the records where it has predictions, else from its tables."""
-    plan, published = open_plan(folder), not folder.predictions.exists()
-    tables = read_tables(folder, names=["trials"]) if published else build_tables(folder, plan)
-    return Run(folder, plan, of_plan(tables, plan)["trials"])
+    plan = open_plan(folder)
+    return Run(folder, plan, of_plan(recorded_tables(folder, plan, ["trials"]), plan)["trials"])
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ablate.report.paper import methods_paragraph
 from ablate.store.results import ResultsFolder, make_writable, write_atomically
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
-from ablate.tables.columns import COLUMNS, DERIVED
+from ablate.tables.columns import RECORDED
 from ablate.tables.files import Tables, open_plan, read_tables, write_tables
 from ablate.terminal import optional
 
@@ -37,7 +37,7 @@ def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False)
     """
     make_writable(report_dir, [report_dir / "figures"], "the report cannot be written", "--report")
     plan = open_plan(results)
-    tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
+    tables = of_plan(read_tables(results, names=RECORDED), plan)
     return write_pages(tables, plan, results, report_dir, pdf=pdf)
 
 

@@ -1,6 +1,7 @@
 """Tables from records and predictions, trial by trial."""
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 import joblib
@@ -12,12 +13,17 @@ from ablate.store.results import ResultsFolder
 from ablate.store.timing import read_timing
 from ablate.study.trials import Plan, Trial
 from ablate.tables import images
-from ablate.tables.columns import DECLARED, with_own_metrics
-from ablate.tables.files import Tables, frame
+from ablate.tables.columns import DECLARED, RECORDED, with_own_metrics
+from ablate.tables.files import Tables, frame, read_tables
 from ablate.tables.images import Rows, Run, Stored, fields_of, key_of
 from ablate.tables.tuning import tuning_tables
 
 TRIALS_PER_PROCESS = 24  # of fewer, starting a process costs more than it saves
+
+
+def recorded_tables(folder: ResultsFolder, plan: Plan, names: Iterable[str] = RECORDED) -> Tables:
+    """Tables from records with predictions; of a run published without those, the `names` that it keeps."""
+    return build_tables(folder, plan) if folder.predictions.exists() else read_tables(folder, names=names)
 
 
 def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:

@@ -346,5 +346,6 @@ def columns_of(table: str, arguments: Mapping[str, Iterable[str]]) -> tuple[Colu
 
 TUNING = ("tuning", "points", "point_values", "importances")  # of a study that was tuned
 DERIVED = ("effects", "timing")  # tables that the report computes from the others
+RECORDED = tuple(name for name in COLUMNS if name not in DERIVED)
 FIRST = ("trials", "epochs", "reliability", "effects")  # what every version wrote; another may be missing
 RETIRED = {"floors": ("trial_id", "seed"), "effects": ("p_holm",)}  # of earlier versions
