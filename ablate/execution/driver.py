@@ -18,7 +18,7 @@ import torch
 from ablate.data import ARCHIVES, Originals, Progress, find_originals
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution.code import settled_sources
-from ablate.execution.executors import Done, Event, InlineExecutor, Job, LocalExecutor, Lost, Told
+from ablate.execution.executors import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
 from ablate.execution.own import OwnTask, with_own_knobs
 from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
@@ -98,7 +98,7 @@ class _Drive:
     options: Options
     watcher: Watcher
 
-    def run(self, executor: LocalExecutor) -> Summary:
+    def run(self, executor: Executor) -> Summary:
         """Have the trials without a record trained and recorded; after the last one, have the steps timed."""
         self.folder.remove_left_overs()
         records, damaged = quarantine(self.folder)
@@ -311,7 +311,7 @@ def trial_job(
     return Job(trial.trial_id, task, fresh=foreign and not study.warm)
 
 
-def trial_executor(study: Study, device: str, options: Options, folder: ResultsFolder) -> LocalExecutor:
+def trial_executor(study: Study, device: str, options: Options, folder: ResultsFolder) -> Executor:
     """What trains a study's trials on a device: worker processes; with `workers=0` this process."""
     if options.workers == 0:
         return InlineExecutor(do_task)

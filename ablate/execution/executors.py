@@ -17,7 +17,7 @@ from io import BytesIO
 from math import inf
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ablate
 from ablate.channel import Channel, channels
@@ -83,6 +83,27 @@ class Lost:
 
 
 Event = Started | Told | Done | Lost
+
+
+class Executor(Protocol):
+    """What the driver asks of whoever does jobs; `workers` are the jobs that may run at a time."""
+
+    workers: int
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
+        """Do all jobs, and those submitted meanwhile; each is told of as Started, then as Done or Lost."""
+
+    def warm_up(self, workers: int) -> None:
+        """Prepare for about so many jobs, while they are planned."""
+
+    def submit(self, job: Job) -> None:
+        """Add a job to a `run`."""
+
+    def cancel(self, name: str) -> None:
+        """Drop a job, of which nothing more is heard."""
+
+    def close(self) -> None:
+        """End all that was started."""
 
 
 def do_job(
