@@ -200,7 +200,7 @@ def require_sound(study: Study, options: Options) -> None:
     """Find before any training what would only be found after it: metrics, names, the report's folder."""
     require_metrics(study)
     below(options.report, study.name)
-    if study.name == VARIATIONS:
+    if VARIATIONS in (study.name, options.name):  # which could not be told from the folder's own
         raise StudyError(f"name: {VARIATIONS} is the folder of a study's variations; choose another name")
     there = next(path for path in [options.report, *options.report.absolute().parents] if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):

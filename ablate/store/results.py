@@ -32,7 +32,8 @@ class ResultsFolder:
     """Tables by their files' names that follow from the records, where they could not be written."""
 
     def __post_init__(self) -> None:
-        self.shared = self.root.parents[1] if self.root.parent.name == VARIATIONS else self.root
+        whole = self.root.resolve()  # a link may lead to a variation
+        self.shared = whole.parents[1] if whole.parent.name == VARIATIONS else self.root
         self.records = self.shared / "records"  # one JSON file per trial
         self.predictions = self.shared / "predictions"  # one npz file per complete trial
         self.checkpoints = self.shared / "checkpoints"  # state of unfinished trials; emptied as they finish

@@ -37,6 +37,8 @@ class Digests(Frozen):
 def open_plan(folder: ResultsFolder) -> Plan:
     """The plan of a results folder, the metrics that it declares known and their code to be found."""
     plan = read_plan(folder)
+    if not folder.records.is_dir():  # as of a variation that was copied without its study
+        raise RecordError(f"{folder.records}: is missing, and with it what the tables tell of; restore it")
     declare(plan.study)
     plan.find_own_modules()
     return plan
