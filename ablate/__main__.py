@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib
 import inspect
+import io
 import os
 import re
 import shlex
@@ -468,18 +469,30 @@ def export(
 def main() -> None:
     """Run a command; a fault that the user can mend is one message on stderr, without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    while (spare := os.open(os.devnull, os.O_RDWR)) < 3:  # where one of the streams was closed
+        os.set_inheritable(spare, True)
+    os.close(spare)
+    sys.stderr = sys.stderr or open(os.devnull, "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of a locale without our signs
     shown: Any = Lasting(sys.stdout)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looks for GPUs in a way that forks survive
     forks = FORKS.set(True)
     try:
         with contextlib.redirect_stdout(shown):
             app()
-    except (AblateError, OSError) as error:
-        print_line(Console(stderr=True), *f"error: {error}".split("\n"))
+    except (AblateError, OSError, MemoryError, ImportError) as error:  # a library that finds no memory
+        print_line(Console(stderr=True), *f"error: {str(error) or 'no memory is left'}".split("\n"))
         sys.exit(WRONG)
     except Concluded:
         raise
     except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # of who presses twice
+            print_line(
+                Console(stderr=True), "interrupted: what is recorded is kept; the same command goes on"
+            )
         if ended.code == FAILURES and sys.argv[1:2] in (["run"], ["tune"], ["plan"]):
             for option, value in re.findall(r"--([\w-]+)[= ]*(\S*)", " ".join(sys.argv)):
                 if (name := option.replace("-", "_")) in FIELD_NAMES:

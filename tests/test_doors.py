@@ -71,7 +71,15 @@ def test_a_stream_that_goes_costs_no_trial(tmp_path: Path) -> None:
         assert (ended.returncode, ended.stderr.count(b"nothing more is shown (")) == (status, 1)
         assert b"Traceback" not in ended.stderr
     assert {record.status for record in read_records(folder(tmp_path)).values()} == {"complete"}
-    assert (tmp_path / "report" / "tiny" / "quick" / "index.html").is_file()
+    page = tmp_path / "report" / "tiny" / "quick" / "index.html"
+    page.unlink()
+    ablate_it: Any = [sys.executable, "-m", "ablate"]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *ablate_it, "run", "tiny.py", "--no-timing"]
+    assert subprocess.run(closed, cwd=tmp_path, env=environment).returncode == 0
+    assert page.is_file()
+    ascii_alone = environment | {"PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run([*ablate_it, "compare", "tiny", "tiny"], cwd=tmp_path, env=ascii_alone, stdout=-1)
+    assert (shown.returncode, b"\\u2013" in shown.stdout) == (0, True)
 
 
 @pytest.mark.slow
