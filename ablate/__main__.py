@@ -472,7 +472,7 @@ def main() -> None:
     while (spare := os.open(os.devnull, os.O_RDWR)) < 3:  # where one of the streams was closed
         os.set_inheritable(spare, True)
     os.close(spare)
-    sys.stderr = sys.stderr or open(os.devnull, "w")
+    sys.stderr = sys.stderr or io.StringIO()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # of a locale without our signs
