@@ -27,6 +27,8 @@ from ablate.store.results import ResultsFolder
 from ablate.study import Options
 from ablate.tables.files import read_tables
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 STUDY = '''"""Tiny."""
 from ablate.study.study import Profile, Study
 study = Study(

@@ -22,6 +22,8 @@ from ablate.study.trials import Plan
 from ablate.tables.build import build_tables
 from ablate.tables.files import read_tables, write_tables
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Recorded:

@@ -21,7 +21,8 @@ study = Study(question="?", train="quick:train", factors={{"lr": (0.1, 0.2, 0.3,
               base={{"seconds": 0.05}}, baseline={{"lr": 0.1}})
 """
 REAL = f"""from ablate import Study
-study = Study(question="?", factors={{"epsilon": (0.0, 0.1, 0.2, 0.3)}}, seeds={SEEDS}, baseline={{"epsilon": 0.0}},
+study = Study(question="?", factors={{"epsilon": (0.0, 0.1, 0.2, 0.3)}}, seeds={SEEDS},
+              baseline={{"epsilon": 0.0}},
               base={{"data": "synthetic", "image_size": 16, "epochs": 4, "batch_size": 32, "lr": 0.05}})
 """
 RUN = [sys.executable, "-m", "ablate", "run", "s.py", "--no-timing", "--workers", "2"]

@@ -199,7 +199,7 @@ def grid() -> Drawn:
     return Drawn(with_times(tables_of(plan), plan), plan)
 
 
-MANY = tuple(f"network_{number}" for number in range(40))
+MANY = tuple(f"network_{number}" for number in range(28))
 SMOOTHED = {"base": {"loss": "label_smoothing"}, "published": PUBLISHED}
 KINDS: dict[str, Callable[[], Drawn]] = {
     "one_factor": lambda: study({"epsilon": EPSILONS}, {"epsilon": 0.0}, **SMOOTHED),
