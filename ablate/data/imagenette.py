@@ -100,8 +100,7 @@ IMAGEWOOF = Family(
 def _subset(family: Family, shorter_side: int | None, size: int, digest: str) -> Subset:
     folder = f"{family.title.lower()}2" + (f"-{shorter_side}" if shorter_side else "")
     url = f"https://s3.amazonaws.com/fast-ai-imageclas/{folder}.tgz"
-    files = rf"(train|val)/n\d{{8}}/[\w.-]+\.JPEG|{family.noise_file}"
-    return Subset(family, shorter_side, Archive(url, size, digest, folder, ("train", "val"), files))
+    return Subset(family, shorter_side, Archive(url, size, digest, folder, ("train", "val")))
 
 
 SUBSETS = {
