@@ -97,26 +97,19 @@ IMAGEWOOF = Family(
 )
 
 
-def _subset(family: Family, shorter_side: int | None, size: int, digest: str) -> Subset:
-    folder = f"{family.title.lower()}2" + (f"-{shorter_side}" if shorter_side else "")
+SUBSETS: dict[str, Subset] = {}
+for family, side, size, digest in (
+    (IMAGENETTE, 160, 99_003_388, "64d0c4859f35a461889e0147755a999a48b49bf38a7e0f9bd27003f10db02fe5"),
+    (IMAGENETTE, 320, 341_663_724, "569b4497c98db6dd29f335d1f109cf315fe127053cedf69010d047f0188e158c"),
+    (IMAGENETTE, None, 1_557_161_267, "6cbfac238434d89fe99e651496f0812ebc7a10fa62bd42d6874042bf01de4efd"),
+    (IMAGEWOOF, 160, 92_612_825, "3d200a7be99704a0d7509be2a9fbfe15"),
+    (IMAGEWOOF, 320, 328_387_740, "0f46d997ec2264e97609196c95897a44"),
+    (IMAGEWOOF, None, 1_343_715_595, "9aafe18bcdb1632c4249a76c458465ba"),
+):
+    name, of_size = family.title.lower(), f"-{side}" if side else ""
+    folder = f"{name}2{of_size}"
     url = f"https://s3.amazonaws.com/fast-ai-imageclas/{folder}.tgz"
-    return Subset(family, shorter_side, Archive(url, size, digest, folder, ("train", "val")))
-
-
-SUBSETS = {
-    "imagenette-160": _subset(
-        IMAGENETTE, 160, 99_003_388, "64d0c4859f35a461889e0147755a999a48b49bf38a7e0f9bd27003f10db02fe5"
-    ),
-    "imagenette-320": _subset(
-        IMAGENETTE, 320, 341_663_724, "569b4497c98db6dd29f335d1f109cf315fe127053cedf69010d047f0188e158c"
-    ),
-    "imagenette": _subset(
-        IMAGENETTE, None, 1_557_161_267, "6cbfac238434d89fe99e651496f0812ebc7a10fa62bd42d6874042bf01de4efd"
-    ),
-    "imagewoof-160": _subset(IMAGEWOOF, 160, 92_612_825, "3d200a7be99704a0d7509be2a9fbfe15"),
-    "imagewoof-320": _subset(IMAGEWOOF, 320, 328_387_740, "0f46d997ec2264e97609196c95897a44"),
-    "imagewoof": _subset(IMAGEWOOF, None, 1_343_715_595, "9aafe18bcdb1632c4249a76c458465ba"),
-}
+    SUBSETS[name + of_size] = Subset(family, side, Archive(url, size, digest, folder, ("train", "val")))
 
 
 def locate(name: str, request: Request) -> Source:

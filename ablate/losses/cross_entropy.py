@@ -83,9 +83,7 @@ def label_smoothing_cross_entropy(
                 "ids, or leave the rows to be ignored out of the batch"
             )
         losses = -(scores * ((1.0 - epsilon) * target + epsilon / num_classes)).sum(dim)
-        if reduction == "none":
-            return losses
-        return losses.mean() if reduction == "mean" else losses.sum()
+        return losses if reduction == "none" else getattr(losses, reduction)()
     divisor = None
     if weight is not None and reduction == "mean":
         # The summed weight of the labels that count: what torch divides a weighted mean by.

@@ -80,7 +80,9 @@ class Step:
         logits = logits.float()
         loss = self._batch_loss(logits, labels, mixture)
         self.optimizer.zero_grad(set_to_none=True)
-        (loss / self._match(len(labels))).backward()  # type: ignore[no-untyped-call]
+        # Not the learning rate: weight decay and clipping stay what they are, and momentum carries on.
+        is_matched = self.fields.reduction == "sum" and self.fields.lr_rule == "matched"
+        (loss / (len(labels) if is_matched else 1)).backward()  # type: ignore[no-untyped-call]
         if self.fields.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.fields.clip_norm)
         self.optimizer.step()
@@ -104,11 +106,6 @@ class Step:
         )
         mixed = torch.lerp(partner_losses, losses, weight)
         return mixed.sum() if reduction == "sum" else mixed.mean()
-
-    def _match(self, batch: int) -> int:
-        """What the gradient is divided by: the batch's true size under a summed, matched loss, else 1."""
-        # Not the learning rate: weight decay and clipping stay what they are, and momentum carries on.
-        return batch if self.fields.reduction == "sum" and self.fields.lr_rule == "matched" else 1
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
