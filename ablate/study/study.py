@@ -177,7 +177,7 @@ class Study(Varied):
         seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
         if fault := beyond("trials of a study", arms * seeds):
             return [f"{fault}, but {arms * seeds:,} came"]
-        return itertools.chain(own_faults(self), _field_faults(self), declared_faults(self))
+        return itertools.chain(own_faults(self), _field_faults(self), _declared_faults(self))
 
     def find_own_modules(self) -> None:
         """Have the modules that stand beside this study's file found before any other of their names."""
@@ -298,6 +298,28 @@ class Study(Varied):
         return copy
 
 
+class ExternalStudy(Study):
+    """A study of runs that another tool made: any of their columns can be a factor or a metric."""
+
+    seed: str = Field(default="", description="the column that pairs runs of different arms; '' is none")
+    differing: tuple[str, ...] = Field(default=(), description="other columns in which runs differ, in words")
+    _numbers_alone: bool = PrivateAttr(default=True)
+
+    def faults(self) -> Iterable[str]:
+        """As of a study, but for its fields, of which ablate knows none."""
+        return _declared_faults(self)
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether runs of different arms share a seed."""
+        return bool(self.seed)
+
+    @property
+    def all_margins(self) -> dict[str, float]:
+        """Those that are given: ablate's own are for fractions, and a column may be in percent."""
+        return self.margins
+
+
 def _field_faults(study: Study) -> list[str]:
     """Faults of the base and of every level, each level tried alone so that all are named at once."""
     searched = study.search.space if study.search else {}
@@ -312,7 +334,7 @@ def _field_faults(study: Study) -> list[str]:
     return list(found)
 
 
-def declared_faults(study: Study) -> Iterator[str]:
+def _declared_faults(study: Study) -> Iterator[str]:
     """Faults of the factors' levels, the arms that are listed, the baseline, seeds and search."""
     for name, levels in study.factors.items():
         yield from (f"factors.{name}: level {twin!r} is given twice; remove one" for twin in repeated(levels))
