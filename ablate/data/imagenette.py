@@ -157,23 +157,20 @@ def _contents(tree: Tree, family: Family, remedy: str) -> Contents:
     path = tree.root / family.noise_file
     try:
         noise = ListedNoise(tuple(NOISE_COLUMNS), _listed_labels(path, family, plain.train))
-    except (OSError, ValueError, csv.Error) as error:  # told once noise is asked for
+    except (OSError, ValueError, KeyError, csv.Error) as error:  # told once noise is asked for
         remedy = f"Put {path.name} of https://github.com/fastai/imagenette into {tree.root}, and run again."
-        noise = ListedNoise(fault=f"label noise needs {path} as it was published: {error}. {remedy}")
+        found = f"{type(error).__name__}: {error}"
+        noise = ListedNoise(fault=f"label noise needs {path} as it was published; {found}. {remedy}")
     # As everybody has read these files, whatever orientation some may name.
     return replace(plain, normalisation=family.normalisation, noise=noise, upright=False)
 
 
 def _listed_labels(path: Path, family: Family, train: Part) -> list[list[int]]:
-    """Read N class ids of each fraction; a ValueError when they are not the official wrong labels."""
+    """Read N class ids of each fraction, the official wrong labels and no others."""
     ids = {wnid: label for label, wnid in enumerate(family.classes)}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            by_path = {row["path"]: row for row in csv.DictReader(file)}
-        listed = [[ids[by_path[name][column]] for name in train.names] for column in NOISE_COLUMNS.values()]
-    except KeyError as error:
-        expected = f"expected a class of {family.title} for each image and fraction"
-        raise ValueError(f"{expected}, which fails at {error}") from None
+    with path.open(encoding="utf-8", newline="") as file:
+        by_path = {row["path"]: row for row in csv.DictReader(file)}
+    listed = [[ids[by_path[name][column]] for name in train.names] for column in NOISE_COLUMNS.values()]
     ordered = np.array(listed, dtype=np.int64)[:, np.argsort(np.array(train.names))]
     if array_digest(np.ascontiguousarray(ordered)) != family.noise_sha256:
         raise ValueError("it is well-formed, but not the official list")

@@ -26,8 +26,7 @@ def cross_entropy(
 
     Otherwise as `label_smoothing_cross_entropy`; an ε that is not 0 would be ignored, and is a `ValueError`.
     """
-    value = _read(_checked(epsilon, reduction))
-    if value is not None and value != 0.0:
+    if value := _read(_checked(epsilon, reduction)):
         raise ValueError(
             f"epsilon: expected 0 for 'cross_entropy', got {value}; set it to 0, or loss to 'label_smoothing'"
         )

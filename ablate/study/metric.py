@@ -1,7 +1,5 @@
 """A metric of a study's own: a function of predictions, or a number that trials report themselves."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field

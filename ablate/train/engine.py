@@ -8,8 +8,6 @@ Before a capture serves a trial, its first steps are set beside eager ones. Wher
 something fails, the trial is trained eagerly, and its record says why.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace

@@ -8,8 +8,6 @@ Source: Kornblith et al. 2021, equation 11, https://arxiv.org/abs/2010.16402;
 Müller, Kornblith and Hinton 2019, the plane in sections 1.1 and 2, https://arxiv.org/abs/1906.02629
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

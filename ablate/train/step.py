@@ -1,7 +1,5 @@
 """One training step, and all that it needs: network, loss, optimiser, images; and prediction."""
 
-from __future__ import annotations
-
 import copy
 
 import torch
@@ -58,15 +56,12 @@ class Step:
         if self.evaluated is not self.model:
             # The newest weights' share, of all that the decay has left of the steps: so they sum to one, and
             # the first weights have no part, however few the steps.
-            self._average((1 - self.fields.ema) / (1 - self.fields.ema ** (number + 1)))
+            share = (1 - self.fields.ema) / (1 - self.fields.ema ** (number + 1))
+            with torch.no_grad():
+                torch._foreach_lerp_([*self.evaluated.parameters()], [*self.model.parameters()], share)
+                for mine, last in zip(self.evaluated.buffers(), self.model.buffers(), strict=True):
+                    mine.copy_(last)
         return measured
-
-    @torch.no_grad()
-    def _average(self, share: float) -> None:
-        """Take so much of the weights into their average; what is no weight is as it was last."""
-        torch._foreach_lerp_([*self.evaluated.parameters()], [*self.model.parameters()], share)
-        for mine, last in zip(self.evaluated.buffers(), self.model.buffers(), strict=True):
-            mine.copy_(last)
 
     def compute(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The step's work on the device; nothing of the host's decides it."""

@@ -164,10 +164,10 @@ def changed(column: str, value: str) -> Rows:
 
 NOISE_DEFECTS: dict[str, tuple[Rows | bytes | None, str]] = {
     "no list": (None, "No such file"),
-    "image left out": (noise_rows()[1:], f"fails at '{TRAIN[4]}'"),
-    "no column": ([{"path": row["path"]} for row in noise_rows()], "fails at 'noisy_labels_1'"),
+    "image left out": (noise_rows()[1:], f"KeyError: '{TRAIN[4]}'"),
+    "no column": ([{"path": row["path"]} for row in noise_rows()], "KeyError: 'noisy_labels_1'"),
     "another draw": (changed("noisy_labels_25", WNIDS[1]), "not the official list"),
-    "empty": (b"", "expected a class of Imagenette for each image and fraction"),
+    "empty": (b"", "KeyError: 'train/"),
     "a field without end": (b'"' + b"x" * 200_000, "field larger"),
 }
 
