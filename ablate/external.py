@@ -17,8 +17,8 @@ from ablate.pipeline import Run, require_sound, with_report
 from ablate.report.content import write_pages
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import canonical, unknown_name
-from ablate.study.metric import Metric
 from ablate.study.options import Options
+from ablate.study.own import Metric
 from ablate.study.study import ExternalStudy
 from ablate.study.trials import Plan, Trial, arm_name
 from ablate.tables.columns import declare

@@ -3,10 +3,9 @@
 What is drawn for an image is a function of the seed, the epoch and the image, and of nothing else.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -46,13 +45,13 @@ class Images:
         labels: NDArray[np.int64],
         mean: tuple[float, ...],
         std: tuple[float, ...],
-    ) -> Images:
+    ) -> Self:
         """A split on a device, with the mean and std (of pixels in 0 to 1) that normalise it."""
         none = torch.empty(0)
         images = cls(torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device), none, none)
         return images.normalised_by(mean, std)
 
-    def normalised_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Images:
+    def normalised_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Self:
         """The same images, with another mean and std."""
         center, spread = torch.tensor(mean), torch.tensor(std)
         scale, shift = (1 / (255 * spread)).view(-1, 1, 1), (-center / spread).view(-1, 1, 1)
