@@ -68,7 +68,9 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     @field_validator("shard")
     @classmethod
     def _part_of_parts(cls, value: str | None) -> str | None:
-        found = re.fullmatch(r"0*([1-9]\d{0,4})/0*([1-9]\d{0,4})", "1/1" if value is None else value, re.ASCII)
+        found = re.fullmatch(
+            r"0*([1-9]\d{0,4})/0*([1-9]\d{0,4})", "1/1" if value is None else value, re.ASCII
+        )
         if not found or int(found[1]) > int(found[2]):
             raise ValueError("expected a part and how many there are, such as 3/16")
         return value
