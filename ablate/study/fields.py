@@ -45,8 +45,6 @@ def _named(*known: str) -> AfterValidator:
 
 OPTIMIZERS = ("sgd", "adamw", "ranger")
 SCHEDULES = ("constant", "one_cycle", "flat_cosine")
-
-
 Part = Annotated[float, Field(ge=0, lt=1)]
 
 
