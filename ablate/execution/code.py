@@ -1,7 +1,5 @@
 """The user's code since a study was last run: the same, said to compute the same, or to train with anew."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The truth about trials: one immutable JSON record each, and predictions beside it, whole or not at all."""
 
-from __future__ import annotations
-
 import filecmp
 import gc
 import hashlib
