@@ -175,7 +175,9 @@ def _show_report(page: Path, open_page: bool) -> None:
 
 
 @app.command()
-@takes_options(without={"report", "engine", "timeout", "stall", "retry_failed", "timing"})
+@takes_options(
+    without={"report", "engine", "timeout", "stall", "retry_failed", "timing", "executor", "address"}
+)
 def plan(
     study: StudyFile,
     options: Options,

@@ -41,6 +41,10 @@ class Job:
     task: Any
     fresh: bool = False
     """Whether it is to have a process of its own."""
+    block: int | None = None
+    """Jobs of one block are to be done on one kind of device."""
+    kind: str = ""
+    """The model of that, where the block was begun earlier."""
 
 
 Work = Callable[[Any, int, Callable[[Any], None]], Any]
@@ -186,9 +190,9 @@ class LocalExecutor:
         while len(self._idle) + len(self._busy) < min(workers, self.workers):
             self._idle.append(self._spawn())
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, attempt: int = 1) -> None:
         """Add a job behind those that wait; for the user of a running `run`."""
-        self._waiting.append((job, 1))
+        self._waiting.append((job, attempt))
 
     def cancel(self, name: str) -> None:
         """Drop a job: one that waits, or one that runs, with its worker. Nothing more is heard of it."""
