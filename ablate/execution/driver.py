@@ -126,14 +126,8 @@ class _Drive:
         self.watcher.planned(self.plan, waiting)
         if line := idle_cores(len(waiting), self.plan.trials[0].numerics.device, self.options):
             self.watcher.note(line)
-        kinds = {r.trial.seed: r.environment.device_name for r in records.values() if r.environment}
         jobs = [
-            dataclasses.replace(
-                trial_job(
-                    self.folder, self.plan.study, trial, self.data_folders, executor.workers, self.options
-                ),
-                kind=kinds.get(trial.seed, ""),
-            )
+            trial_job(self.folder, self.plan.study, trial, self.data_folders, executor.workers, self.options)
             for trial in waiting
         ]
         interrupted = False
@@ -322,26 +316,25 @@ def trial_job(
 def trial_executor(
     study: Study, device: str, options: Options, folder: ResultsFolder, watcher: Watcher
 ) -> Executor:
-    """What trains a study's trials on a device: workers here or on a cluster; with `workers=0` this process."""
+    """What trains a study's trials on a device: workers, here or elsewhere; with `workers=0` this process."""
     if options.workers == 0:
         return InlineExecutor(do_task)
     stall = options.stall if options.stall is not None or study.trained_by else STALL_MINUTES
-    timeout = seconds_of(study.timeout) if options.timeout is None else 60 * options.timeout
-    stall = 60 * stall if stall else None
+    limits = {
+        "timeout": seconds_of(study.timeout) if options.timeout is None else 60 * options.timeout,
+        "stall": 60 * stall if stall else None,
+    }
     if options.executor == "ray":
         from ablate.execution.cluster import RayExecutor
 
-        return RayExecutor(
-            folder, study.folder, device, options, timeout=timeout, stall=stall, note=watcher.note
-        )
+        return RayExecutor(folder, study.folder, device, options, watcher.note, **limits)
     return LocalExecutor(
         do_task,
         workers=trials_at_a_time(device, options),
-        timeout=timeout,
-        stall=stall,
         imports=("torch._dynamo", OwnTask.__module__),  # of which the first imports else in the first trial
         apart=study.folder,
         logs=folder.logs.absolute(),
+        **limits,
     )
 
 

@@ -43,8 +43,6 @@ class Job:
     """Whether it is to have a process of its own."""
     block: int | None = None
     """Jobs of one block are to be done on one kind of device."""
-    kind: str = ""
-    """The model of that, where the block was begun earlier."""
 
 
 Work = Callable[[Any, int, Callable[[Any], None]], Any]
@@ -177,13 +175,16 @@ class LocalExecutor:
         try:
             while self._waiting or self._busy:
                 yield from self._start_waiting()
-                wait([worker.channel for worker in self._busy], timeout=POLL_SECONDS)
+                self._wait()
                 for worker in list(self._busy):
                     for event in self._look_at(worker):
                         yield from self._start_waiting()  # no worker waits for who hears the event
                         yield event
         finally:
             self.close()
+
+    def _wait(self) -> None:
+        wait([worker.channel for worker in self._busy], timeout=POLL_SECONDS)
 
     def warm_up(self, workers: int) -> None:
         """Start so many workers, as far as may run at once; they import meanwhile, and need a `close`."""
