@@ -121,7 +121,7 @@ def run(study: StudyFile, options: Options, open_page: OpenPage = False) -> None
 
 @app.command()
 @takes_options(
-    without={"name"},
+    without={"name", "shard"},
     seeds="How many fresh seeds the re-test has.",
     retry_failed="Train failed points and trials again.",
 )
@@ -176,8 +176,10 @@ def _show_report(page: Path, open_page: bool) -> None:
 
 @app.command()
 @takes_options(
-    without={"report", "engine", "timeout", "stall", "retry_failed", "timing", "executor", "address"}
-)
+    without={
+        "report", "engine", "timeout", "stall", "retry_failed", "shard", "timing", "executor", "address",
+    }
+)  # fmt: skip
 def plan(
     study: StudyFile,
     options: Options,

@@ -52,7 +52,8 @@ class Run:
         if self.interrupted:
             lines.append(f"interrupted: {partial}the same {what} goes on")
         if self.failed:
-            lost = f"{self.failed} of {len(self.tables['trials'])} trials have no result"
+            planned = f" of {len(self.tables['trials'])}" if self.tables else ""
+            lost = f"{self.failed}{planned} trials have no result"
             own = not self.report or self.report.parent != self.folder  # not of another tool
             lines.append(f"{lost}; the report says why{f'; {retry} runs them again' if own else ''}")
         return lines
@@ -133,6 +134,10 @@ def run_study(study: Study, options: Options) -> Run:
                 return Run(settled.folder(options).root, searched, 0, True)
             settled = both
         summary = driver.run_settled(settled, options, view)
+        if options.shard:
+            joins = f"python -m ablate report {'/'.join(summary.folder.names)}"
+            view.note(f"shard {options.shard} is over; after the last one, `{joins}` makes the report")
+            return Run(summary.folder.root, summary.ran, summary.failed, summary.interrupted)
     return _reported(replace(summary, ran=summary.ran + searched), options)
 
 

@@ -21,14 +21,16 @@ Facts = dict[str, Any]  # what a command shows, by name, as `--json` prints it
 
 
 def is_running(folder: ResultsFolder) -> bool:
-    """Whether a run on this machine holds the folder's lock, which is tried for an instant."""
-    if not folder.lock.exists():
-        return False
-    try:
-        with filelock.FileLock(folder.lock, timeout=0):
-            return False
-    except OSError as error:  # or a folder of somebody else's: no run of ours writes there
-        return isinstance(error, filelock.Timeout)
+    """Whether a run, or one of its shards, holds a lock of the folder's, each tried for an instant."""
+    for lock in folder.locks():
+        try:
+            with filelock.FileLock(lock, timeout=0):
+                pass
+        except filelock.Timeout:
+            return True
+        except OSError:  # a folder of somebody else's: no run of ours writes there
+            pass
+    return False
 
 
 def time_left(begun: float, recorded: Iterable[float], missing: int, now: float) -> float | None:

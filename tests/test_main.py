@@ -251,7 +251,7 @@ def test_run_and_tune_have_every_option_of_python(here: Path) -> None:
     names = {name.replace("_", "-") for name in Options.model_fields} - {"command", "settings"} | {"set"}
     for command, said in (("run", "How many seeds, instead"), ("tune", "How many fresh seeds the re-test")):
         told = ablate(here, command, "--help").out
-        names -= {"name"} if command == "tune" else set()
+        names -= {"name", "shard"} if command == "tune" else set()
         assert names <= set(re.findall(r"^  --([a-z-]+)", told, flags=re.MULTILINE))
         assert said in told
     name, version, *commit = ablate(here, "--version").out.split()

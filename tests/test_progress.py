@@ -27,7 +27,7 @@ def play(view: Watcher, beats: Iterable[Heartbeat], look: Callable[[], object] =
     first, second = TRIALS
     view.preparing("decoding", 3, 3)
     view.note("<a>\x1b]0;evil\x07")
-    view.planned(PLAN, TRIALS)
+    view.planned(PLAN, len(TRIALS), TRIALS)
     view.happened(first, Started(first.trial_id, 1), None)
     for beat in beats:
         view.happened(first, Told(first.trial_id, beat), None)
@@ -69,7 +69,7 @@ def test_every_ended_trial_is_a_line_as_it_is_written(
 def test_the_time_left_goes_by_what_ended_trials_took(at_once: int, left: str) -> None:
     """Five of 30 s, however long the workers took to start: one ended, a second one is half done at least."""
     view, trials = Watcher(), [build_trial({}, resolve(BASE), n, CPU, "f") for n in range(5)]
-    view.planned(PLAN, trials)
+    view.planned(PLAN, len(PLAN.trials), trials)
     for trial in trials[:at_once]:
         view.happened(trial, Started(trial.trial_id, 1), None)
     view.happened(trials[0], Told(trials[0].trial_id, Heartbeat(3.9, 4)), None)

@@ -228,8 +228,8 @@ class RayExecutor(LocalExecutor):
         except Exception as error:
             ray.shutdown()
             raise StudyError(
-                f"--executor ray: {bounded(str(error)).strip()}\nThe study's folder {self.sent} is sent to the "
-                "nodes; where it is too large, name what is not needed in a file .rayignore there"
+                f"--executor ray: {bounded(str(error)).strip()}\nThe study's folder {self.sent} is sent to "
+                "the nodes; where it is too large, name what is not needed in a file .rayignore there"
             ) from None
         finally:
             with contextlib.suppress(ValueError):  # in a thread

@@ -25,7 +25,7 @@ from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Task, TimingTask, do_task
 from ablate.guarded import guarded
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
-from ablate.store.results import VARIATIONS, ResultsFolder, below, write_sealed
+from ablate.store.results import VARIATIONS, ResultsFolder, below, read_plan, write_sealed
 from ablate.store.timing import cases_of, read_timing
 from ablate.study.fields import DataFields
 from ablate.study.options import Options as Options
@@ -81,11 +81,11 @@ def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary
     executor = trial_executor(settled.study, settled.device, options, folder, watcher)
     with contextlib.closing(executor):
         # About how many trials lack a record, from counts alone: which they are follows from the data.
-        planned = len(settled.study.arms()) * len(settled.study.seed_list())
+        planned = len(settled.study.arms()) * len(settled.study.seed_list()) // options.part[1]
         executor.warm_up(max(0, planned - sum(1 for _ in folder.records.glob("*.json"))))
         plan, inputs = plan_settled(settled, options, watcher)
         folder.create()
-        with only_driver(folder):
+        with only_driver(folder, *options.part):
             return _Drive(folder, plan, inputs.folders(), options, watcher).run(executor)
 
 
@@ -101,29 +101,32 @@ class _Drive:
 
     def run(self, executor: Executor) -> Summary:
         """Have the trials without a record trained and recorded; after the last one, have the steps timed."""
-        self.folder.remove_left_overs()
-        records, damaged = quarantine(self.folder)
+        mine = {trial.trial_id: trial for trial in part_of(self.plan.trials, *self.options.part)}
+        if self.options.part[1] > 1:
+            self._check_siblings()
+        else:
+            self.folder.remove_left_overs()
+        records, damaged = quarantine(self.folder, mine if self.options.shard else None)
         for line in damaged:
             self.watcher.note(f"put aside as damaged, to run again: {line}")
         # Of recorded trials, whose driver was killed before it could.
         for path in set(map(self.folder.checkpoint_path, records)) & {*self.folder.checkpoints.glob("*.pt")}:
             path.unlink()
-        trials = {trial.trial_id: trial for trial in self.plan.trials}
-        recorded = [records[trial_id].trial for trial_id in trials.keys() & records.keys()]
+        recorded = [records[trial_id].trial for trial_id in mine.keys() & records.keys()]
         code = [source for trial in (*recorded, *self.plan.trials) for source in trial.sources.values()]
         reasons = sorted({source.same_code for source in code} - {""})
         write_sealed(self.folder.plan, self.plan.model_copy(update={"same_code": tuple(reasons)}))
-        for trial_id in trials.keys() & records.keys() if self.options.retry_failed else ():
+        for trial_id in mine.keys() & records.keys() if self.options.retry_failed else ():
             if records[trial_id].status != "complete":
                 put_aside(self.folder, trial_id, "attempts")
                 del records[trial_id]
-        waiting = [trial for trial in trials.values() if trial.trial_id not in records]
+        waiting = [trial for trial in mine.values() if trial.trial_id not in records]
         if self.options.keep_weights:
             self.folder.weights.mkdir(exist_ok=True)
             kept = {path.stem for path in self.folder.weights.glob("*.safetensors")}
-            if without := len(trials.keys() & records.keys() - kept):
+            if without := len(mine.keys() & records.keys() - kept):
                 self.watcher.note(f"{without} recorded trials keep no weights; only those run now do")
-        self.watcher.planned(self.plan, waiting)
+        self.watcher.planned(self.plan, len(mine), waiting)
         if line := idle_cores(len(waiting), self.plan.trials[0].numerics.device, self.options):
             self.watcher.note(line)
         jobs = [
@@ -142,24 +145,38 @@ class _Drive:
                     elif isinstance(event, Lost):
                         self.watcher.note(f"the step times could not be measured: {event.reason}")
                     continue
-                trial = trials[event.name]
+                trial = mine[event.name]
                 record = record_event(self.folder, trial, event)
                 if record is not None:
                     records[trial.trial_id] = record
                 self.watcher.happened(trial, event, record)
-                if record is not None and trials.keys() <= records.keys():
+                if record is not None and mine.keys() <= records.keys():
                     for last in self._timing_jobs(records):
                         executor.submit(last)
         except KeyboardInterrupt:
             interrupted = True
             records = read_records(self.folder)
-        failed = sum(records[trial_id].status != "complete" for trial_id in trials.keys() & records.keys())
+        failed = sum(records[trial_id].status != "complete" for trial_id in mine.keys() & records.keys())
         ran = sum(trial.trial_id in records for trial in waiting)
         return Summary(self.folder, ran, failed, interrupted)
 
+    def _check_siblings(self) -> None:
+        """Refuse a shard whose machine plans other trials of the study than that of an earlier shard."""
+        with contextlib.suppress(RecordError):  # none was there, or its plan is damaged
+            there = read_plan(self.folder)
+            if there.study.model_dump_json() == self.plan.study.model_dump_json():
+                for ours, theirs in zip(self.plan.trials, there.trials, strict=True):
+                    if (here := (ours.numerics, ours.fingerprint)) != (theirs.numerics, theirs.fingerprint):
+                        raise StudyError(
+                            f"--shard {self.options.shard}: expected the arithmetic and data of the shards "
+                            f"before it, {theirs.numerics}, data {theirs.fingerprint[:16]}, but here it is "
+                            f"{here[0]}, data {here[1][:16]}; run all shards on machines of one kind, or set "
+                            "precision in the study's base"
+                        )
+
     def _timing_jobs(self, records: Mapping[str, Record]) -> list[Job]:
         """The pass that times the steps, unless they are known or not asked for; it has the machine alone."""
-        if self.plan.study.trained_by or not self.options.timing:
+        if self.plan.study.trained_by or not self.options.timing or self.options.shard:
             return []
         complete = {id_ for id_, record in records.items() if record.status == "complete"}
         cases = cases_of(trial for trial in self.plan.trials if trial.trial_id in complete)
@@ -179,6 +196,11 @@ class _Drive:
 
 def settle(study: Study, options: Options) -> Settled:
     """The study with its profile and overrides, on the device that it will train on."""
+    if options.shard and (study.search or study.retune):
+        raise StudyError(
+            f"--shard {options.shard}: expected a study whose trials are known beforehand, but {study.name} "
+            "has a search; leave --shard out (tuners share a search by --storage)"
+        )
     study.find_own_modules()
     device = resolve_device(options.device) if study.gpus else "cpu"
     if options.engine == "graph" and device != "cuda":
@@ -278,12 +300,21 @@ def choose_profile(study: Study, asked: str | None, device: str) -> tuple[str, s
     return name, f"{reason}, so profile {name} runs"
 
 
+def part_of(trials: Sequence[Trial], part: int, parts: int) -> Sequence[Trial]:
+    """A shard's trials: neighbours in the plan, and so the arms of a seed, as far as that comes out even."""
+    return trials[len(trials) * (part - 1) // parts : len(trials) * part // parts]
+
+
 @contextlib.contextmanager
-def only_driver(folder: ResultsFolder) -> Iterator[None]:
-    """Hold the results folder against every other driver."""
-    lock = filelock.FileLock(folder.lock, timeout=1)  # `status` tries it for an instant
+def only_driver(folder: ResultsFolder, part: int = 1, parts: int = 1) -> Iterator[None]:
+    """Hold the results folder against every other driver, or a shard of it against all but its siblings."""
+    own = folder.shard_lock(part, parts)
+    siblings = {folder.shard_lock(other, parts) for other in range(1, parts + 1)}
     try:
-        with lock:
+        with filelock.FileLock(own, timeout=1):  # `status` tries it for an instant
+            for other in {*folder.locks()} - siblings:
+                with filelock.FileLock(other, timeout=1):
+                    pass
             yield
     except filelock.Timeout:
         raise ResultsError(
@@ -333,7 +364,7 @@ def trial_executor(
         workers=trials_at_a_time(device, options),
         imports=("torch._dynamo", OwnTask.__module__),  # of which the first imports else in the first trial
         apart=study.folder,
-        logs=folder.logs.absolute(),
+        logs=folder.logs.absolute() / (options.shard or "").replace("/", "-of-"),
         **limits,
     )
 

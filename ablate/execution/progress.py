@@ -73,11 +73,12 @@ class Watcher:
     def _changed(self) -> None:
         """What is shown has changed; a terminal's bar looks by itself."""
 
-    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None:
-        """The plan stands; these of its trials will run."""
+    def planned(self, plan: Plan, mine: int, waiting: Sequence[Trial]) -> None:
+        """The plan stands; so many of its trials are this run's, and those that wait will run."""
         grid = f"{len(plan.arms)} arms x {len(plan.study.seed_list())} seeds = {len(plan.trials)} trials"
         self.note(f"{plan.study.name}: {plan.reason}")
-        self.note(f"{grid}: {len(plan.trials) - len(waiting)} done, {len(waiting)} to run")
+        grid += f", {mine} of them in this shard" if mine < len(plan.trials) else ""
+        self.note(f"{grid}: {mine - len(waiting)} done, {len(waiting)} to run")
         self._expect(len(waiting))
 
     def searching(self, tuning: Tuning, name: str, reason: str) -> None:

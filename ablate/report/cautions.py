@@ -90,7 +90,8 @@ def _of_trials(trials: pd.DataFrame, plan: Plan) -> Iterator[Json]:
         counts = ran[column].dropna().value_counts().sort_index()
         if len(counts) > 1:
             items = [f"{value}: {number} trials" for value, number in counts.items()]
-            yield _banner("pooled", items, what=what)
+            kinds = ran.groupby("seed")[column].nunique()
+            yield _banner("pooled", items, what=what, mixed=(kinds > 1).sum(), seeds=len(kinds))
     commits = ran["commit"]
     if dirty := int(commits.fillna("").str.endswith("-dirty").sum()):
         yield _banner("uncommitted", count=dirty, complete=len(ran))

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Container
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -244,18 +245,23 @@ def read_records(folder: ResultsFolder) -> dict[str, Record]:
     return records
 
 
-def quarantine(folder: ResultsFolder) -> tuple[dict[str, Record], list[str]]:
+def quarantine(
+    folder: ResultsFolder, only: Container[str] | None = None
+) -> tuple[dict[str, Record], list[str]]:
     """The sound records by trial_id, and a line for each that, or whose predictions, went to corrupt/."""
-    records, faults = read_available(folder, with_predictions=True)
+    records, faults = read_available(folder, only, with_predictions=True)
     for trial_id in faults:
         put_aside(folder, trial_id, "corrupt")
     return records, list(faults.values())
 
 
 def read_available(
-    folder: ResultsFolder, *, with_predictions: bool = False
+    folder: ResultsFolder, only: Container[str] | None = None, *, with_predictions: bool = False
 ) -> tuple[dict[str, Record], dict[str, str]]:
-    """The records there are now, and what is wrong with others, by trial_id; one put aside is no fault."""
+    """The records there are now, of all or `only` of some trials, and what is wrong with others.
+
+    Both by trial_id; one that is put aside meanwhile is no fault.
+    """
     records, faults = {}, {}
     # Those with predictions are put aside where they are damaged: not for a disk that fails now.
     faulty = RecordError if with_predictions else (RecordError, OSError)
@@ -263,6 +269,8 @@ def read_available(
     gc.disable()  # records have no cycles, and looking for them among thousands doubles a read
     try:
         for path in sorted(folder.records.glob("*.json")):
+            if only is not None and path.stem not in only:
+                continue
             try:
                 record = read_record(path)
                 if with_predictions and record.has_predictions:

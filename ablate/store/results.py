@@ -44,7 +44,7 @@ class ResultsFolder:
         self.tuning = self.root / "tuning" / "tuning.json"  # the points of a search, before the study
         self.timing = self.root / "timing.json"  # what a training step takes, from the exclusive pass
         self.tables = self.root / "tables.json"  # the digest of each table
-        self.lock = self.shared / ".lock"  # held by the one driver that may write here
+        self.lock = self.shared / ".lock"  # held by the one driver that may write here, if none has a shard's
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,6 +67,14 @@ class ResultsFolder:
     def checkpoint_path(self, trial_id: str) -> Path:
         """The checkpoint of one trial."""
         return self.checkpoints / f"{trial_id}.pt"
+
+    def shard_lock(self, part: int, parts: int) -> Path:
+        """Held by a driver of one shard, beside those of its siblings; the lock itself where there is one."""
+        return self.lock if parts == 1 else self.shared / f"{self.lock.name}-{part}-of-{parts}"
+
+    def locks(self) -> Iterator[Path]:
+        """Those that drivers hold or have held."""
+        return self.shared.glob(f"{self.lock.name}*")
 
     def create(self) -> None:
         """Make the folders, and try them with a write; one that fails is a `ResultsError`."""

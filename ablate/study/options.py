@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -60,6 +61,9 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
         default=None, min_length=1, description="Why changed code computes the same; records are kept."
     )
     keep_weights: bool = Field(default=False, description="Keep trained networks, for `ablate.load_network`.")
+    shard: str | None = Field(
+        default=None, description="Train only a part of the trials, as the 3rd of 16: 3/16; no report."
+    )
     timing: bool = Field(default=True, description="Time the training steps at the end, by themselves.")
     command: str = Field(default="", description="What to type to run this again, for the report.")
 
@@ -67,6 +71,16 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     @classmethod
     def _plain_numbers(cls, value: Any) -> Any:
         return canonical(value) if is_one(value) else several(value)
+
+    @field_validator("shard")
+    @classmethod
+    def _part_of_parts(cls, value: str | None) -> str | None:
+        found = re.fullmatch(
+            r"0*([1-9]\d{0,4})/0*([1-9]\d{0,4})", "1/1" if value is None else value, re.ASCII
+        )
+        if not found or int(found[1]) > int(found[2]):
+            raise ValueError("expected a part and how many there are, such as 3/16")
+        return value
 
     def faults(self) -> Iterable[str]:
         """Options that exclude one another."""
@@ -78,6 +92,12 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
             yield "address: is a Ray cluster's; expected with executor='ray' alone"
         if self.retrain and self.same_code:
             yield "retrain: expected without same_code, which keeps what it would train anew"
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which part of the trials to train, from 1, of how many."""
+        part, parts = (self.shard or "1/1").split("/")
+        return int(part), int(parts)
 
     def repeated(self) -> dict[str, Any]:
         """What decides the trials and is not the default, for the line that runs them again."""
