@@ -26,19 +26,8 @@ from typing import Any, cast
 import ablate
 from ablate.data import default_cache_dir
 from ablate.errors import StoppedError, StudyError, bounded
-from ablate.execution.executors import (
-    ATTEMPTS,
-    KEPT,
-    POLL_SECONDS,
-    Done,
-    Event,
-    Job,
-    LocalExecutor,
-    Lost,
-    Started,
-    Told,
-    _Worker,
-)  # fmt: skip
+from ablate.execution import executors
+from ablate.execution.executors import KEPT, POLL_SECONDS, Done, Event, Job, LocalExecutor, Lost, Started
 from ablate.execution.own import OwnTask
 from ablate.execution.prepare import Inputs
 from ablate.execution.trial import Heartbeat, Task, TimingTask, do_task, ready_device
@@ -48,10 +37,12 @@ from ablate.store.results import ResultsFolder, write_atomically
 from ablate.study.options import Options
 from ablate.study.sources import read_source
 from ablate.study.study import add_import_folder
-from ablate.study.trials import TRAINING_VERSION, Trial, code_names, identity_of
+from ablate.study.trials import Trial, code_names, identity_of
 from ablate.train.device import device_name
 
-SILENT_SECONDS = 60.0  # after which an actor that does not answer is killed
+SILENT_SECONDS = 60.0
+"""After which an actor that does not answer is killed."""
+KILL_SECONDS = 6.0  # within which Ray has killed a process that hangs
 REACH_SECONDS = 10.0
 NOT_SENT = (".git", ".venv", "__pycache__", "results", "report")
 
@@ -67,16 +58,15 @@ class Question:
         """The facts that must be as planned, the device's model, and the folder of the decoded data."""
         device, fields = ready_device(self.trial.numerics, slot), self.trial.fields
         inputs = Inputs("cpu", self.data_dir, lambda label, *_: tell(Heartbeat(0, 0, note=label)))
-        data = inputs.fingerprint(fields)
-        code = [read_source(name, Path.cwd()).files for name in code_names(fields).values()]
+        data, folder = inputs.fingerprint(fields), Path.cwd()
+        code = [read_source(name, folder).files for name in code_names(fields).values()]
         return facts_of(data, identity_of(self.trial), *code), device_name(device), inputs.folders()[data]
 
 
 def facts_of(data: str, identity: str, *code: Mapping[str, str]) -> dict[str, str]:
     """What decides a trial's numbers; files of ablate's own, and of the user's `code`, by their digests."""
     facts = {name: version_of(name) for name in ("ablate", "torch", "torchvision", "numpy")}
-    facts |= {"Python": platform.python_version().rpartition(".")[0], "data": data}
-    facts |= {"training version": str(TRAINING_VERSION), "identity of a trial": identity}
+    facts |= {"Python": platform.python_version().rpartition(".")[0], "data": data, "identity": identity}
     root = Path(ablate.__file__).parents[1]
     for path in root.glob("ablate/**/*.py"):
         facts[path.relative_to(root).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -88,24 +78,21 @@ def do_on_node(task: Question | Task | TimingTask, slot: int, tell: Callable[[An
     return task.answer(slot, tell) if isinstance(task, Question) else do_task(task, slot, tell)
 
 
-class Slot:
-    """A Ray actor with a GPU, or the CPU cores of a trial, and a local executor that does jobs there.
+class Slot(LocalExecutor):
+    """A Ray actor, which has one GPU, or the CPU cores of a trial, and does a driver's jobs on them."""
 
-    Its folder `root` belongs to the driver's results, `shared`, and is laid out as they are.
-    """
-
-    def __init__(
-        self, shared: Path, driver: str, number: int, timeout: float | None, stall: float | None
-    ) -> None:
+    def __init__(self, shared: Path, driver: str, number: int, **limits: float | None) -> None:
+        home = (
+            default_cache_dir().absolute() / "ray" / hashlib.sha256(f"{driver}:{shared}".encode()).hexdigest()
+        )
+        super().__init__(
+            do_on_node, imports=("torch._dynamo", OwnTask.__module__), apart=Path.cwd(),
+            logs=home / "logs" / str(number), stall=limits["stall"],
+        )  # fmt: skip
         add_import_folder(Path.cwd())  # where Ray has put the study's folder
-        key = hashlib.sha256(f"{driver}:{shared}".encode()).hexdigest()[:16]
-        self.shared, self.root, self.timeout = shared, default_cache_dir().absolute() / "ray" / key, timeout
-        for name in ("checkpoints", "weights", "artefacts"):
-            (self.root / name).mkdir(parents=True, exist_ok=True)
-        imports, logs = ("torch._dynamo", OwnTask.__module__), self.root / "logs" / str(number)
-        self.executor = LocalExecutor(do_on_node, stall=stall, imports=imports, apart=Path.cwd(), logs=logs)
-        self.executor.warm_up(1)
-        self.events = self.executor.run(())  # goes on from job to job, so that its worker stays
+        self.shared, self.home, self.limit = shared, home, limits["timeout"]
+        self.warm_up(1)
+        self.events = self.run(())  # goes on from job to job, so that its worker stays
 
     def alive(self) -> None:
         """Answer."""
@@ -113,51 +100,47 @@ class Slot:
     def do(
         self, job: Job, attempt: int, folders: Mapping[str, Path], workers: int
     ) -> Iterator[tuple[Event | StoppedError, bytes]]:
-        """The events of a job; with the last one what it left, packed."""
-        task, moved = job.task, dict[str, Any]()
+        """The events of a job; with the last one its files, packed, which were in a folder of its own."""
+        task, root = job.task, self.home / job.name
         if isinstance(task, TimingTask):
             cases = {case: (trial, folders[trial.fingerprint]) for case, (trial, _) in task.cases.items()}
             task = replace(task, cases=cases)
         elif isinstance(task, Task):
             paths = {name: getattr(task, name, None) for name in ("checkpoint", "weights", "out")}
-            moved = {name: self.root / path.relative_to(self.shared) for name, path in paths.items() if path}
+            moved: dict[str, Any] = {
+                name: root / path.relative_to(self.shared) for name, path in paths.items() if path
+            }
+            for path in moved.values():
+                path.parent.mkdir(parents=True, exist_ok=True)
             task = replace(task, data_folder=folders[task.trial.fingerprint], workers=workers, **moved)
         if isinstance(task, OwnTask):
             task.study._folder = Path.cwd()
-            moved["log"] = task.out.with_name(f"{task.out.name}.log")
-        self.executor.timeout = None if isinstance(task, Question) else self.timeout
-        self.executor.submit(replace(job, task=task), attempt)
+        self.timeout = None if isinstance(task, Question) else self.limit
+        self.submit(replace(job, task=task), attempt)
         try:
             for event in self.events:
-                ended = isinstance(event, Done | Lost)
-                yield event, self._packed(moved) if ended else b""
+                files, ended = io.BytesIO(), isinstance(event, Done | Lost)
+                if ended and isinstance(task, Task):
+                    task.checkpoint.unlink(missing_ok=True)
+                    with tarfile.open(fileobj=files, mode="w") as tar:
+                        tar.add(root, ".", filter=lambda one: one if one.isfile() or one.isdir() else None)
+                    shutil.rmtree(root)
+                yield event, files.getvalue()
                 if ended:
                     return
         except StoppedError as error:
             yield error, b""
 
-    def _packed(self, moved: Mapping[str, Path]) -> bytes:
-        """What a job left, plain files and folders, which are removed here."""
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as tar:
-            for name, path in moved.items():
-                if name != "checkpoint" and path.exists():
-                    tar.add(path, path.relative_to(self.root), filter=_plain)
-                shutil.rmtree(path, ignore_errors=True)
-                path.unlink(missing_ok=True)
-        return buffer.getvalue()
-
 
 @dataclass
-class _Actor(_Worker):
+class _Actor(executors._Worker):
     """An actor, which is its `process`, and the events of its job, its `channel`."""
 
     node: dict[str, Any] = field(default_factory=dict)
     kind: str = ""
     """Its device's model; "" before it has answered a question."""
-    known: set[tuple[str, ...]] = field(default_factory=set)
-    folders: dict[str, Path] = field(default_factory=dict)
-    """Of decoded data on the node, by fingerprint."""
+    folders: dict[tuple[str, ...], Path] = field(default_factory=dict)
+    """Of decoded data on the node, by what was asked."""
     asked: Trial | None = None
     pulse: Any = None
 
@@ -264,13 +247,23 @@ class RayExecutor(LocalExecutor):
         """An actor on a node; Ray neither starts it again nor repeats what it does."""
         self._started += 1
         affinity = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
-        once: Any = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"pulse": 1}}
+        once = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"pulse": 1}}
         gpus, cpus = (1, 1) if self.resource == "GPU" else (0, self.amount)
-        options = {"num_gpus": gpus, "num_cpus": cpus, "scheduling_strategy": affinity(node, soft=False)}
-        given = self.folder.shared.absolute(), platform.node(), self._started, self.timeout, self.stall
-        actor = self._ray.remote(**once)(Slot).options(**options).remote(*given)
-        known: Any = {"heard": time.monotonic(), "node": self._nodes[node], "pulse": _beat(actor)}
-        return _Actor(self._started, actor, cast(Any, None), b"", **known)
+        needs = {"num_gpus": gpus, "num_cpus": cpus, "scheduling_strategy": affinity(node, soft=False)}
+        process = (
+            self._ray.remote(**once)(Slot)
+            .options(**needs)
+            .remote(
+                self.folder.shared.absolute(),
+                platform.node(),
+                self._started,
+                timeout=self.timeout,
+                stall=self.stall,
+            )
+        )
+        actor = _Actor(self._started, process, cast(Any, None), b"", node=self._nodes[node])
+        actor.heard, actor.pulse = time.monotonic(), _beat(process)
+        return actor
 
     def _start_waiting(self) -> Iterator[Started]:
         """Hand out jobs; that one started is heard from its node."""
@@ -284,23 +277,22 @@ class RayExecutor(LocalExecutor):
             self._waiting.remove(found)
             self._idle.remove(actor)
             self._busy.append(actor)
-            job, actor.attempt = found
-            actor.job, actor.begun = job, inf
+            job, attempt = found
+            actor.job, actor.attempt, actor.begun = job, attempt, inf
             cases = job.task.cases.values() if isinstance(job.task, TimingTask) else [(job.task.trial,)]
-            actor.asked = next((trial for trial, *_ in cases if _key(trial) not in actor.known), None)
+            actor.asked = next((trial for trial, *_ in cases if _key(trial) not in actor.folders), None)
             if actor.asked is not None:
                 job = Job(job.name, Question(actor.asked, self.options.data_dir), fresh=True)
-            else:
+            elif job.block is not None:
                 self._kinds[job.block] = actor.kind
-            beside = sum(one.node is actor.node for one in self._actors)
-            do = cast(Any, actor.process).do.options(num_returns="streaming")
-            actor.channel = do.remote(job, actor.attempt, actor.folders, beside)
+            folders = {data: folder for (data, *_), folder in actor.folders.items()}
+            do, beside = cast(Any, actor.process).do, sum(one.node is actor.node for one in self._actors)
+            actor.channel = do.options(num_returns="streaming").remote(job, attempt, folders, beside)
         yield from ()
 
     def _next_for(self, actor: _Actor) -> tuple[Job, int] | None:
         """The first job whose block was begun on its kind of device, or on one that there is no more."""
-        now = time.monotonic()
-        kinds = {one.kind for one in self._actors}
+        now, kinds = time.monotonic(), {one.kind for one in self._actors}
         coming = any(not one.kind and now - one.heard < SILENT_SECONDS for one in self._actors)
         for job, attempt in self._waiting:
             kind = self._kinds.get(job.block, "") if job.block is not None else ""
@@ -309,100 +301,100 @@ class RayExecutor(LocalExecutor):
         return None
 
     def _wait(self) -> None:
-        streams = [worker.channel for worker in self._busy]
-        if streams:
+        if self._busy:
+            streams = [worker.channel for worker in self._busy]
             self._ray.wait(streams, num_returns=1, timeout=POLL_SECONDS)
         else:
             time.sleep(POLL_SECONDS)
 
     def _look_at(self, worker: Any) -> Iterator[Event]:
         ray, actor, job, now = self._ray, cast(_Actor, worker), cast(Job, worker.job), time.monotonic()
-        if job is None:
-            return
         try:
-            while actor.job is job and ray.wait([actor.channel], timeout=0)[0]:
-                event, left = ray.get(next(cast(Any, actor.channel)), timeout=SILENT_SECONDS)
-                yield from self._hear(actor, job, event, left)
-            if actor.job is not job or now - actor.heard < POLL_SECONDS:
+            while job is not None and actor.job is job and ray.wait([actor.channel], timeout=0)[0]:
+                event, files = ray.get(next(cast(Any, actor.channel)), timeout=SILENT_SECONDS)
+                yield from self._hear(actor, job, event, files)
+            if job is None or actor.job is not job or now - actor.heard < POLL_SECONDS:
                 return
             if ray.wait([actor.pulse], timeout=0)[0]:
                 ray.get(actor.pulse)
                 actor.heard, actor.pulse = now, _beat(actor.process)
             elif now - actor.heard > SILENT_SECONDS and (actor.kind or actor.begun < inf):
-                raise ray.exceptions.GetTimeoutError(f"no answer for {SILENT_SECONDS:g} s")
+                ray.kill(actor.process)
+                time.sleep(KILL_SECONDS)  # so that no two processes do one job
+                raise ray.exceptions.GetTimeoutError(f"it did not answer for {SILENT_SECONDS:g} s")
         except ray.exceptions.RayTaskError as error:
             raise StoppedError(f"a worker failed ({bounded(str(error))}): {KEPT}") from None
         except (ray.exceptions.RayError, StopIteration) as error:
+            node, trained = actor.node, actor.asked is None and actor.begun < inf
             self._release(actor, keep=False)
-            if actor.asked is None and actor.begun < inf:
+            if trained:
                 if lost := self._ended(job, actor.attempt, -signal.SIGKILL):
                     yield lost
                 return
             self._waiting.appendleft((job, actor.attempt))
-            actor.node["failed"] += 1
-            if actor.node["failed"] == ATTEMPTS:
-                self._refuse(actor.node, str(error).strip().rpartition("\n")[2])
+            node["failed"] += 1
+            if node["failed"] == executors.ATTEMPTS:
+                self._refuse(node, str(error).strip().rpartition("\n")[2])
 
-    def _hear(self, actor: _Actor, job: Job, event: Event | StoppedError, left: bytes) -> Iterator[Event]:
-        """Hand on what is told of a job, and take what it left; or compare what a node has with the plan."""
+    def _hear(self, actor: _Actor, job: Job, event: Event | StoppedError, files: bytes) -> Iterator[Event]:
+        """Hand on what is told of a job, and take its files; or compare what a node has with the plan."""
         if isinstance(event, StoppedError):
             raise event
         if isinstance(event, Started):
             actor.begun = time.monotonic()
-        if isinstance(event, Told) or actor.asked is None:
-            if isinstance(event, Done | Lost):
-                self._release(actor, keep=True)
-                actor.node["trials"] += 1
-                self._unpack(job, left)
+        if not isinstance(event, Done | Lost):
             yield event
-        elif isinstance(event, Lost):
-            self._refuse(actor.node, event.reason)
-        elif isinstance(event, Done):
-            trial, (came, kind, folder) = actor.asked, event.outcome
-            code = [source.now for source in trial.sources.values()]
-            planned = facts_of(trial.fingerprint, trial.trial_id, *code)
-            if differ := [name for name in {**planned, **came} if planned.get(name) != came.get(name)]:
-                name, more = differ[0], f"; and {len(differ) - 1} more" if differ[1:] else ""
-                expected, other = (facts.get(name, "none")[:16] for facts in (planned, came))
-                return self._refuse(actor.node, f"{name}: expected {expected}, but {other} came{more}")
-            actor.kind = actor.node["device"] = kind
-            actor.folders[trial.fingerprint] = folder
-            actor.known.add(_key(trial))
+        elif actor.asked is None:
+            self._release(actor, keep=True)
+            actor.node["trials"] += 1
+            if files:
+                self._unpack(job, files)
+            yield event
+        else:
+            trial, why = actor.asked, event.reason if isinstance(event, Lost) else ""
+            if isinstance(event, Done):
+                came, actor.kind, actor.folders[_key(trial)] = event.outcome
+                code = [source.now for source in trial.sources.values()]
+                planned = facts_of(trial.fingerprint, trial.trial_id, *code)
+                for name in {**planned, **came}:
+                    if (one := planned.get(name, "none")) != (other := came.get(name, "none")):
+                        why = why or f"{name}: expected {one[:16]}, but {other[:16]} came"
+            actor.node["device"] = actor.kind
             self._waiting.appendleft((job, actor.attempt))
             self._release(actor, keep=True)
+            if why:
+                self._refuse(actor.node, why)
 
     def _refuse(self, node: dict[str, Any], why: str) -> None:
         """Use a node no more."""
         node["state"] = f"refused: {why}"
         self.note(f"{node['node']} is not used: {why}")
         for actor in [one for one in self._actors if one.node is node]:
-            if actor.job is None:
-                self._idle.remove(actor)
-                self._kill(actor)
-            else:
+            if actor.job is not None:
                 self._waiting.appendleft((actor.job, actor.attempt))
-                self._release(actor, keep=False)
+                self._release(actor, keep=True)
+            self._idle.remove(actor)
+            self._kill(actor)
 
-    def _kill(self, worker: _Worker) -> None:
+    def _kill(self, worker: executors._Worker) -> None:
         self._ray.kill(worker.process)
 
-    def _unpack(self, job: Job, left: bytes) -> None:
-        """Put what a job left where it would lie, had it run here."""
+    def _unpack(self, job: Job, files: bytes) -> None:
+        """Put a job's files where they would be, had it run here."""
         try:
             if isinstance(job.task, OwnTask):
                 shutil.rmtree(job.task.out, ignore_errors=True)
-            with tarfile.open(fileobj=io.BytesIO(left)) as tar:
+            with tarfile.open(fileobj=io.BytesIO(files)) as tar:
                 tar.extractall(self.folder.shared, filter="data")
         except (OSError, tarfile.TarError) as error:
             raise StoppedError(f"what a trial left cannot be kept ({error}): {KEPT}") from None
 
     def _save(self) -> None:
         """Keep what `status` says of the nodes."""
-        rows = [
-            node | {"workers": sum(one.node is node for one in self._actors)} for node in self._nodes.values()
-        ]
+        for node in self._nodes.values():
+            node["workers"] = sum(actor.node is node for actor in self._actors)
         self.folder.logs.mkdir(exist_ok=True)
-        write_atomically(self.folder.nodes, json.dumps(rows, indent=1).encode())
+        write_atomically(self.folder.nodes, json.dumps([*self._nodes.values()], indent=1).encode())
 
 
 def _beat(actor: Any) -> Any:
@@ -410,11 +402,7 @@ def _beat(actor: Any) -> Any:
     return actor.alive.options(concurrency_group="pulse").remote()
 
 
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return member if member.isfile() or member.isdir() else None
-
-
 def _key(trial: Trial) -> tuple[str, ...]:
-    """What a node must have for a trial: data, weights to begin with, and code."""
-    code = sorted(source.digest for source in trial.sources.values())
-    return (trial.fingerprint, str(getattr(trial.fields, "weights", "")), *code)
+    """What a node must have for a trial: data, the code, weights to begin with."""
+    code = [source.digest for source in trial.sources.values()]
+    return (trial.fingerprint, *code, str(getattr(trial.fields, "weights", "")))
