@@ -43,12 +43,12 @@ study = Study(question="?", train="leaves:train", factors={"lr": (0.1, 0.2, 0.3,
 SCRIPT = """import json, sys, time
 lr, seed, out = sys.argv[1:]
 time.sleep(0.3)
-json.dump({"loss": float(lr) * int(seed)}, open(f"{out}/m.json", "w"))
+json.dump({"cost": float(lr) * int(seed)}, open(f"{out}/m.json", "w"))
 """
 COMMAND = """from ablate import Metric, Study
 study = Study(question="?", command=["python", "script.py", "{lr}", "{seed}", "{out}"], code=("script.py",),
-              metrics={"loss": Metric(better="lower")}, result={"loss": "{out}/m.json:loss"}, primary="loss",
-              factors={"lr": (0.1, 0.2)}, seeds=12, baseline={"lr": 0.1}, margins={"loss": 0.1})
+              metrics={"cost": Metric(better="lower")}, result={"cost": "{out}/m.json:cost"}, primary="cost",
+              factors={"lr": (0.1, 0.2)}, seeds=12, baseline={"lr": 0.1}, margins={"cost": 0.1})
 """
 TRAINED = """from ablate import Study
 study = Study(question="?", factors={"epsilon": (0.0, 0.2)}, seeds=2, baseline={"epsilon": 0.0},
@@ -56,7 +56,8 @@ study = Study(question="?", factors={"epsilon": (0.0, 0.2)}, seeds=2, baseline={
 """
 TUNED = """from ablate import Range, Search, Study
 study = Study(question="?", train="quick:train", primary="accuracy", baseline={"lr": 0.1}, seeds=2,
-              base={"lr": 0.1}, search=Search(space={"lr": Range(0.05, 0.4)}, objective="accuracy", points=6, seeds=1))
+              base={"lr": 0.1},
+              search=Search(space={"lr": Range(0.05, 0.4, log=True)}, objective="accuracy", points=6, seeds=1))
 """
 
 
