@@ -24,7 +24,7 @@ from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve
 from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Task, TimingTask, do_task
 from ablate.guarded import guarded
-from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
+from ablate.store.records import Failure, Record, put_aside, quarantine, read_available, write_record
 from ablate.store.results import VARIATIONS, ResultsFolder, below, read_plan, write_sealed
 from ablate.store.timing import cases_of, read_timing
 from ablate.study.fields import DataFields
@@ -133,7 +133,7 @@ class _Drive:
             trial_job(self.folder, self.plan.study, trial, self.data_folders, executor.workers, self.options)
             for trial in waiting
         ]
-        interrupted = False
+        missing, interrupted = {trial.trial_id for trial in waiting}, False
         try:
             for event in executor.run(jobs or self._timing_jobs(records)):
                 if event.name == TIMING:
@@ -149,13 +149,14 @@ class _Drive:
                 record = record_event(self.folder, trial, event)
                 if record is not None:
                     records[trial.trial_id] = record
+                    missing.discard(trial.trial_id)
                 self.watcher.happened(trial, event, record)
-                if record is not None and mine.keys() <= records.keys():
+                if record is not None and not missing:
                     for last in self._timing_jobs(records):
                         executor.submit(last)
         except KeyboardInterrupt:
             interrupted = True
-            records = read_records(self.folder)
+            records, _ = read_available(self.folder, mine)
         failed = sum(records[trial_id].status != "complete" for trial_id in mine.keys() & records.keys())
         ran = sum(trial.trial_id in records for trial in waiting)
         return Summary(self.folder, ran, failed, interrupted)

@@ -7,7 +7,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from statistics import mean
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -39,7 +38,7 @@ class Watcher:
         self._running: dict[str, tuple[float, str]] = {}
         """Of each trial that a worker has, the part that is done, and a line."""
         self._total, self._ended, self._begun, self._last_line, self._at_once = 0, 0, 0.0, 0.0, 1
-        self._took: list[float] = []
+        self._took, self._timed = 0.0, 0  # seconds, of so many ended trials
         what = TextColumn("{task.description}", style="bold", markup=False)
         columns = what, BarColumn(), MofNCompleteColumn()
         self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=console)
@@ -121,24 +120,24 @@ class Watcher:
             if record is not None and record.failure is not None:
                 end = f"{record.status}: {record.failure.message}"
             elif record is not None and record.cost is not None:
-                last, seconds = record.history[-1], record.cost.train_seconds + record.cost.eval_seconds
-                end = f"accuracy {last.valid_accuracy:.4f}, train loss {last.train_loss:.4f}, {seconds:.1f} s"
-                self._took.append(seconds)
+                last, took = record.history[-1], record.cost.train_seconds + record.cost.eval_seconds
+                end = f"accuracy {last.valid_accuracy:.4f}, train loss {last.train_loss:.4f}, {took:.1f} s"
+                self._took, self._timed = self._took + took, self._timed + 1
             elif record is not None and record.seconds is not None:
                 words = [f"{name} {value:.4g}" for name, value in record.metrics.items()]
                 end = ", ".join([*words, f"{record.seconds:.1f} s"])
-                self._took.append(record.seconds)
+                self._took, self._timed = self._took + record.seconds, self._timed + 1
             self.note(f"[{self._ended}/{self._total}] {name}: {end}")
         self._bar.update(self._task, completed=self._ended, left=self._time_left())
         self._changed()
 
     def _time_left(self) -> str:
         """Going by what the trials that ended took, so not by how long workers take to start."""
-        if not self._took or self._ended >= self._total:
+        if not self._timed or self._ended >= self._total:
             return ""
         left = [1 - part for part, _ in self._running.values()]
         rounds = (self._total - self._ended - len(left) + sum(left)) / self._at_once
-        return f"about {duration(mean(self._took) * max([rounds, *left]))} left"
+        return f"about {duration(self._took / self._timed * max([rounds, *left]))} left"
 
     def _render(self) -> Group:
         return Group(self._bar, *[Text(f"  {printable(line)}") for _, line in list(self._running.values())])
