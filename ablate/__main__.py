@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
-if __name__ == "__main__":  # `python -m` looks for Python's own modules in the current folder first
-    sys.path.append(sys.path.pop(0))
+if __name__ == "__main__":
+    sys.path.append(sys.path.pop(0))  # `python -m` looks for Python's own modules in the current folder first
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # an import that Ctrl-C ends is no error
 
 import contextlib
 import functools
@@ -14,7 +17,6 @@ import inspect
 import os
 import re
 import shlex
-import signal
 from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
@@ -472,6 +474,8 @@ def export(
 def main() -> None:
     """Run a command; a fault that the user can mend is one message on stderr, without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     shown: Any = Lasting(sys.stdout)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looks for GPUs in a way that forks survive
     forks = FORKS.set(True)
