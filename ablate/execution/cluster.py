@@ -29,17 +29,7 @@ import ablate
 from ablate.data import default_cache_dir
 from ablate.errors import StoppedError, StudyError, bounded
 from ablate.execution import executors
-from ablate.execution.executors import (
-    KEPT,
-    POLL_SECONDS,
-    Done,
-    Event,
-    Job,
-    LocalExecutor,
-    Lost,
-    Started,
-    Told,
-)
+from ablate.execution.executors import KEPT, POLL_SECONDS, Done, Event, Job, LocalExecutor, Lost, Started
 from ablate.execution.own import OwnTask
 from ablate.execution.prepare import Inputs
 from ablate.execution.trial import Heartbeat, Task, TimingTask, do_task
@@ -52,7 +42,7 @@ from ablate.study.study import add_import_folder
 from ablate.study.trials import Trial, code_names, identity_of
 from ablate.train.device import device_name
 
-SILENT_SECONDS = 60.0  # after which an actor that says nothing is killed
+SILENT_SECONDS = 300.0  # after which an actor that says nothing, or sends a file for so long, is killed
 ALIVE_SECONDS = 2.0  # after which one that has nothing to tell says that
 KILL_SECONDS = 6.0  # within which Ray has killed a process that hangs
 REACH_SECONDS = 10.0
@@ -116,7 +106,7 @@ class Slot(LocalExecutor):
             yield event
         if worker.job is job and time.monotonic() - self.said > ALIVE_SECONDS:
             self.said = time.monotonic()
-            yield Told(job.name, None)
+            yield executors.Told(job.name, None)
 
     def do(self, job: Job, attempt: int, shared: Path, workers: int) -> Iterator[tuple[Event, bytes]]:
         """A job's events, with the last one its files, packed; a StudyError where all is not as planned."""
@@ -154,19 +144,19 @@ class Slot(LocalExecutor):
         trial, self.timeout = job.task.trial, None
         self.submit(job)
         for event in self.events:
-            if isinstance(event, Told):
+            if isinstance(event, executors.Told):
                 yield event, b""
             if isinstance(event, Lost):
                 raise StudyError(event.reason)
             if isinstance(event, Done):
-                came, self.folders[_key(trial)] = event.outcome
+                came, folder = event.outcome
                 planned = {**self.planned, "data": trial.fingerprint, "identity": trial.trial_id}
                 for source in trial.sources.values():
                     planned |= source.now
-                for fact in {**planned, **came}:
+                for fact, _ in sorted(planned.items() ^ came.items()):
                     one, other = (facts.get(fact, "none")[:16] for facts in (planned, came))
-                    if one != other:
-                        raise StudyError(f"{fact}: expected {one}, but {other} came")
+                    raise StudyError(f"{fact}: expected {one}, but {other} came")
+                self.folders[_key(trial)] = folder
                 return
 
 
@@ -339,7 +329,7 @@ class RayExecutor(LocalExecutor):
             while job and actor.job is job and ray.wait([actor.channel], timeout=0)[0]:
                 event, files = ray.get(next(actor.channel), timeout=SILENT_SECONDS)
                 actor.heard = time.monotonic()
-                if isinstance(event, Told) and event.message is None:
+                if isinstance(event, executors.Told) and event.message is None:
                     continue
                 if isinstance(event, Started):
                     actor.begun = actor.heard
@@ -353,7 +343,7 @@ class RayExecutor(LocalExecutor):
                 time.sleep(KILL_SECONDS)  # so that no two processes do one job
                 raise ray.exceptions.GetTimeoutError(f"it said nothing for {SILENT_SECONDS:g} s")
         except (ray.exceptions.RayError, StopIteration) as error:
-            cause = getattr(error, "cause", None)
+            cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else None
             if isinstance(cause, StoppedError):
                 raise cause from None
             if cause is not None:
