@@ -18,11 +18,10 @@ from ablate.errors import FOREIGN_FAULTS, ResultsError, StudyError
 from ablate.metrics import METRICS
 from ablate.plugins import is_users
 from ablate.store.results import VARIATIONS, ResultsFolder, below, find_study
-from ablate.study.external import ExternalStudy
 from ablate.study.fields import unknown_name
 from ablate.study.options import Options
 from ablate.study.sources import read_source
-from ablate.study.study import Profile, Study, load_study
+from ablate.study.study import ExternalStudy, Profile, Study, load_study
 from ablate.study.trials import Plan
 
 if TYPE_CHECKING:

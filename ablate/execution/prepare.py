@@ -18,11 +18,10 @@ from ablate.models import bind_network
 from ablate.models.weights import head_of
 from ablate.plugins import is_foreign
 from ablate.study.fields import SLOTS, Fields
-from ablate.study.metric import Metric
-from ablate.study.own import OwnFields
+from ablate.study.own import Metric, OwnFields
 from ablate.study.trials import AnyFields, Numerics, Sources, Trial, build_trial, sources_now
-from ablate.train.augmentation import check_augmentation
 from ablate.train.device import cpu_has_bfloat16
+from ablate.train.images import check_augmentation
 from ablate.train.optimizer import check_optimizer, check_schedule
 
 
