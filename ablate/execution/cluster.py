@@ -49,23 +49,6 @@ REACH_SECONDS = 10.0
 NOT_SENT = (".git", ".venv", "__pycache__", "results", "report")
 
 
-@dataclass(frozen=True)
-class Question:
-    """What a node is asked before its first trial on some data and code: what it has of them."""
-
-    trial: Trial
-    data_dir: Path | None
-
-    def answer(self, tell: Callable[[Heartbeat], None]) -> tuple[dict[str, str], Path]:
-        """The facts that must be as planned, and the folder of the decoded data."""
-        fields = self.trial.fields
-        inputs = Inputs("cpu", self.data_dir, lambda label, *_: tell(Heartbeat(0, 0, note=label)))
-        facts = {**own_facts(), "data": inputs.fingerprint(fields), "identity": identity_of(self.trial)}
-        for name in code_names(fields).values():
-            facts |= read_source(name, Path.cwd()).files
-        return facts, inputs.folders()[facts["data"]]
-
-
 def own_facts() -> dict[str, str]:
     """Versions of what trains, and the digests of ablate's own files."""
     facts = {name: version_of(name) for name in ("ablate", "torch", "torchvision", "numpy")}
@@ -75,9 +58,18 @@ def own_facts() -> dict[str, str]:
     return facts
 
 
-def do_on_node(task: Question | Task | TimingTask, slot: int, tell: Callable[[Any], None]) -> Any:
-    """What the process of a node's worker does."""
-    return task.answer(tell) if isinstance(task, Question) else do_task(task, slot, tell)
+def facts_of(trial: Trial, data_dir: Path | None, tell: Callable[[Any], None]) -> tuple[dict[str, str], Path]:
+    """Prepare a trial's data here; what must be as planned, and the folder of what is decoded."""
+    inputs = Inputs("cpu", data_dir, lambda label, *_: tell(Heartbeat(0, 0, note=label)))
+    facts = {**own_facts(), "data": inputs.fingerprint(trial.fields), "identity": identity_of(trial)}
+    for name in code_names(trial.fields).values():
+        facts |= read_source(name, Path.cwd()).files
+    return facts, inputs.folders()[facts["data"]]
+
+
+def do_on_node(task: Any, slot: int, tell: Callable[[Any], None]) -> Any:
+    """What the process of a node's worker does: a task, or tell the facts of a (trial, data_dir)."""
+    return facts_of(task[0], task[1], tell) if isinstance(task, tuple) else do_task(task, slot, tell)
 
 
 class Slot(LocalExecutor):
@@ -114,7 +106,7 @@ class Slot(LocalExecutor):
         cases: Any = task.cases if isinstance(task, TimingTask) else {"": (task.trial, None)}
         for trial, _ in cases.values():
             if _key(trial) not in self.folders:
-                yield from self._ask(Job(job.name, Question(trial, self.data_dir), fresh=True))
+                yield from self._ask(Job(job.name, (trial, self.data_dir), fresh=True))
         if isinstance(task, TimingTask):
             of = {case: (trial, self.folders[_key(trial)]) for case, (trial, _) in cases.items()}
             task = replace(task, cases=of)
@@ -141,7 +133,7 @@ class Slot(LocalExecutor):
 
     def _ask(self, job: Job) -> Iterator[tuple[Event, bytes]]:
         """See that data and code are as planned for a trial; what is made ready meanwhile is told."""
-        trial, self.timeout = job.task.trial, None
+        trial, self.timeout = job.task[0], None
         self.submit(job)
         for event in self.events:
             if isinstance(event, executors.Told):
