@@ -177,7 +177,11 @@ def _show_report(page: Path, open_page: bool) -> None:
 
 
 @app.command()
-@takes_options(without={"report", "engine", "timeout", "stall", "retry_failed", "shard", "timing"})
+@takes_options(
+    without={
+        "report", "engine", "timeout", "stall", "retry_failed", "shard", "timing", "executor", "address",
+    }
+)  # fmt: skip
 def plan(
     study: StudyFile,
     options: Options,

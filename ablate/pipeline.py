@@ -88,8 +88,8 @@ def run(study: Study | str | Path, **options: Any) -> Run:
     Interrupted, as by a notebook's stop button, it ends with a partial report, and the same call goes on.
     An AblateError says what is wrong, before anything is trained. A path is of a file that defines the study.
     Options are profile, settings (such as {"epsilon": [0.0, 0.1], "epochs": 5}: a list sweeps its field),
-    seeds, name, device, workers, threads, data_dir, results, report, engine, timeout, stall, retry_failed,
-    retrain, same_code, keep_weights, timing.
+    seeds, name, device, workers, executor, address, threads, data_dir, results, report, engine, timeout,
+    stall, retry_failed, retrain, same_code, keep_weights, timing.
     """
     return run_study(*_from_python("run", study, options))
 
