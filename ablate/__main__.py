@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
-if __name__ == "__main__":  # `python -m` looks for Python's own modules in the current folder first
-    sys.path.append(sys.path.pop(0))
+if __name__ == "__main__":
+    sys.path.append(sys.path.pop(0))  # `python -m` looks for Python's own modules in the current folder first
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # an import that Ctrl-C ends is no error
 
 import contextlib
 import functools
@@ -15,7 +18,6 @@ import io
 import os
 import re
 import shlex
-import signal
 from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
@@ -176,7 +178,11 @@ def _show_report(page: Path, open_page: bool) -> None:
 
 
 @app.command()
-@takes_options(without={"report", "engine", "timeout", "stall", "retry_failed", "shard", "timing"})
+@takes_options(
+    without={
+        "report", "engine", "timeout", "stall", "retry_failed", "shard", "timing", "executor", "address",
+    }
+)  # fmt: skip
 def plan(
     study: StudyFile,
     options: Options,
@@ -476,6 +482,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # of a locale without our signs
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     shown: Any = Lasting(sys.stdout)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looks for GPUs in a way that forks survive
     forks = FORKS.set(True)

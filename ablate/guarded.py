@@ -1,7 +1,5 @@
 """The user's code run in a forked child: whatever it does, this process goes on, and says what it was."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -59,8 +59,10 @@ def compare(benchmark: Any, pytestconfig: pytest.Config) -> Compare:
             unit: what one of `Peer.units` is.
             cpu: whether CPU time counts; not where a process that goes on does the work.
         """
-        round_seconds = sum(peer.warm_up(time.perf_counter) for peer in peers.values())
-        rounds = max(fewest, min(MOST_ROUNDS, int(seconds / round_seconds)))
+        rounds = fewest  # without a time, as in a quick run, not even warmed up
+        if seconds:
+            round_seconds = sum(peer.warm_up(time.perf_counter) for peer in peers.values())
+            rounds = max(fewest, min(MOST_ROUNDS, int(seconds / round_seconds)))
         benchmark.group = group
         numbers = iter(range(rounds))
         benchmark.pedantic(lambda: take_round(peers, next(numbers)), rounds=rounds)

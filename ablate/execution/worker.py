@@ -1,7 +1,5 @@
 """What does the jobs of a slot: a supervisor, which the driver starts, and the child that it forks."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import importlib
@@ -16,7 +14,7 @@ from pathlib import Path
 from ablate.channel import LONGEST, Channel
 from ablate.errors import StoppedError, first_line
 from ablate.execution.executors import KEPT, POLL_SECONDS, Done, Event, Lost, Work, do_job
-from ablate.guarded import END_SECONDS, PR_SET_CHILD_SUBREAPER, end_children, forked, prctl
+from ablate.guarded import END_SECONDS, PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, end_children, forked, prctl
 from ablate.store.provenance import source_commit
 
 LOG_BYTES = 16_000_000
@@ -149,12 +147,14 @@ def main() -> None:
     """Supervise for the driver that started this process, and do not outlive it."""
     descriptor, slot, parent, log, module, function, *imports = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.set_inheritable(int(descriptor), False)
     for name in (*imports, module):
         importlib.import_module(name)
     source_commit()  # of what is imported here, for every child
     gc.freeze()  # so that children share what is imported
+    prctl(PR_SET_PDEATHSIG, 0)  # from here on it looks for itself, and ends what it started
     work: Work = getattr(sys.modules[module], function)
     Supervisor(Channel(int(descriptor)), int(slot), Path(log), work).serve(int(parent))
 

@@ -1,7 +1,5 @@
 """The files of a study's results: their names, and writing them whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools
@@ -39,6 +37,7 @@ class ResultsFolder:
         self.checkpoints = self.shared / "checkpoints"  # state of unfinished trials; emptied as they finish
         self.artefacts = self.shared / "artefacts"  # of one's own training code, a folder per trial, and logs
         self.logs = self.shared / "logs"  # what trials printed, a file per worker
+        self.nodes = self.logs / "nodes.json"  # the machines of the last run on a cluster
         self.weights = self.shared / "weights"  # trained networks, where they are kept
         self.plan = self.root / "study.json"  # the study as last run: its declaration and its planned trials
         self.tuning = self.root / "tuning" / "tuning.json"  # the points of a search, before the study

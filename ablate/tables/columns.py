@@ -15,7 +15,7 @@ from ablate.store.points import Importances, Point, Tuning
 from ablate.store.records import Environment, Record
 from ablate.store.timing import Case
 from ablate.study.fields import Fields, Frozen, is_field
-from ablate.study.metric import Metric
+from ablate.study.own import Metric
 from ablate.study.search import Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial

@@ -159,10 +159,17 @@ def test_a_machine_that_fails_ends_the_run_and_blames_no_job(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_nothing_outlives_a_killed_driver(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["at work", "as it imports"])
+def test_nothing_outlives_a_killed_driver(tmp_path: Path, when: str) -> None:
+    (tmp_path / "importing.py").write_text("""import os, pathlib, time
+pathlib.Path(__file__).with_name("left").write_text(str(os.getpid()))
+time.sleep(60)
+""")
     code = f"""
 from test_supervised import *
-list(LocalExecutor(do).run([Job("left", ("leave and wait", Path({str(tmp_path / "left")!r})))]))
+sys.path.append({str(tmp_path)!r})
+executor = LocalExecutor(do, imports={("importing",) if when == "as it imports" else ()})
+list(executor.run([Job("left", ("leave and wait", Path({str(tmp_path / "left")!r})))]))
 """
     driver = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent)
     pids = pids_in(tmp_path / "left")
