@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
 if __name__ == "__main__":
     sys.path.append(sys.path.pop(0))  # `python -m` looks for Python's own modules in the current folder first
+    import signal
+
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # an import that Ctrl-C ends is no error
 
@@ -18,6 +19,7 @@ import io
 import os
 import re
 import shlex
+import signal
 from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path

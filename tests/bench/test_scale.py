@@ -39,7 +39,7 @@ def steps_by_stage(here: Path, arms: int, seeds: int, patch: pytest.MonkeyPatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("grids", [((10, 20), (10, 40)), ((100, 2), (200, 2))])
+@pytest.mark.parametrize("grids", [((5, 20), (5, 40)), ((50, 2), (100, 2))])
 def test_twice_the_trials_are_twice_the_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grids: tuple[tuple[int, int], ...]
 ) -> None:
