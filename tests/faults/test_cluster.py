@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from quick_study import tables_of
+from rich.console import Console
 from test_kills import prepared
 
 import ablate
@@ -186,19 +187,13 @@ def test_nodes_and_workers_that_end_or_hang_change_nothing(
     (refused,) = [line for line in watcher.notes if "is not used" in line]
     assert "/" in refused.split()[0]
     assert ": ablate/losses/cross_entropy.py: expected " in refused
-    told = show_status(cluster_console(), ResultsFolder(here / ROOT))["nodes"]
+    told = show_status(Console(quiet=True), ResultsFolder(here / ROOT))["nodes"]
     assert sorted(node["state"].split(":")[0] for node in told) == ["lost", "refused", "working", "working"]
     assert sum(node["trials"] for node in told) == 24
     host = os.uname().nodename.encode()
     named = [path for path in here.rglob("*.*") if path.is_file() and host in path.read_bytes()]
     assert [path.name for path in named] == ["nodes.json"]
     assert not actors()
-
-
-def cluster_console() -> Any:
-    from rich.console import Console
-
-    return Console(quiet=True)
 
 
 @soak
@@ -246,7 +241,7 @@ def test_an_interrupted_run_leaves_records_and_no_process(nodes: Nodes, tmp_path
     driver = subprocess.Popen([*command, "--executor", "ray", "--address", nodes.head.address], cwd=here)
     while driver.poll() is None and len(texts(here, "records/*.json")) < 3:
         time.sleep(0.05)
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(signal.SIGTERM)  # handled as Ctrl-C is, which a shell's background job ignores
     assert driver.wait(timeout=60) == 130
     kept = texts(here, "records/*.json")
     assert 3 <= len(kept) < 12
