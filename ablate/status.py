@@ -104,9 +104,10 @@ def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
         done = records[name]
         if done.status == "complete" and done.history:
             last[done.trial.arm] = done.history[-1].valid_accuracy
-    arms, lost = [], []
-    for arm in plan.arms:
-        of_arm = [trial.trial_id for trial in plan.trials if trial.arm == arm]
+    arms, lost, of_arms = [], [], dict[str, list[str]]()
+    for trial in plan.trials:
+        of_arms.setdefault(trial.arm, []).append(trial.trial_id)
+    for arm, of_arm in of_arms.items():
         counts = Counter(states[name] for name in of_arm)
         failed = len(of_arm) - counts["complete"] - counts[MISSING]
         arms.append((arm, counts["complete"], failed, len(begun & {*of_arm}), counts[MISSING], last.get(arm)))

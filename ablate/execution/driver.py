@@ -1,7 +1,5 @@
 """A study from left to right: settle it, find what is missing, have it trained, record it."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

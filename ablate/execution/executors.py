@@ -1,7 +1,5 @@
 """Who does jobs, and what is heard of them: supervised workers on this machine, or this process itself."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pickle

@@ -1,7 +1,5 @@
 """What trials are made from, settled and checked before training: device, arithmetic, data, network, loss."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The files of a study's results: their names, and writing them whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools

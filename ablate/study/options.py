@@ -1,7 +1,5 @@
 """How a study is run, as far as its file does not say: one declaration for the commands and for Python."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path
