@@ -51,7 +51,7 @@ json.dump({"cost": float(lr) * int(seed)}, open(f"{out}/m.json", "w"))
 COMMAND = """from ablate import Metric, Study
 study = Study(question="?", command=["python", "script.py", "{lr}", "{seed}", "{out}"], code=("script.py",),
               metrics={"cost": Metric(better="lower")}, result={"cost": "{out}/m.json:cost"}, primary="cost",
-              factors={"lr": (0.1, 0.2)}, seeds=6, baseline={"lr": 0.1}, margins={"cost": 0.1})
+              factors={"lr": (0.1, 0.2)}, seeds=4, baseline={"lr": 0.1}, margins={"cost": 0.1})
 """
 TRAINED = """from ablate import Study
 study = Study(question="?", factors={"epsilon": (0.0, 0.2)}, seeds=2, baseline={"epsilon": 0.0},
@@ -241,12 +241,12 @@ def test_an_interrupted_run_leaves_records_and_no_process(nodes: Nodes, tmp_path
     nodes.add()
     command = [sys.executable, "-m", "ablate", "run", "s.py", "--device", "cpu"]
     driver = subprocess.Popen([*command, "--executor", "ray", "--address", nodes.head.address], cwd=here)
-    while driver.poll() is None and len(texts(here, "records/*.json")) < 3:
+    while driver.poll() is None and len(texts(here, "records/*.json")) < 2:
         time.sleep(0.05)
     driver.send_signal(signal.SIGTERM)  # handled as Ctrl-C is, which a shell's background job ignores
     assert driver.wait(timeout=60) == 130
     kept = texts(here, "records/*.json")
-    assert 3 <= len(kept) < 12
+    assert 2 <= len(kept) < 8
     deadline = time.monotonic() + 10
     while actors() and time.monotonic() < deadline:
         time.sleep(0.2)
