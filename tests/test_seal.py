@@ -22,6 +22,8 @@ from ablate.study.trials import Plan
 from ablate.tables.build import build_tables
 from ablate.tables.files import read_tables, write_tables
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Recorded:
@@ -89,8 +91,8 @@ def test_a_record_is_believed_before_the_plan(tiny: Recorded, tmp_path: Path) ->
         assert table["accuracy"].isna().all()
         assert table["failure"].str.startswith("plan and record disagree: the plan has ").all()
         assert "6 unreadable" in ablate(tmp_path, "status", study).out
-        ended = ablate(tmp_path, "check", study, *gate)
-        assert (ended.status, "6 unreadable" in ended.out) == (2, True), name
+    ended = ablate(tmp_path, "check", study, *gate)
+    assert (ended.status, "6 unreadable" in ended.out) == (2, True)
     again = [*trials, *(one.model_copy(update={"seed": one.seed + 3}) for one in trials[:half])]
     misnamed = with_trials([{"arm": "epsilon=0.3"} for _ in trials]).trials
     for listed in ((), (*trials, trials[0]), again, misnamed):
