@@ -250,11 +250,11 @@ class RayExecutor(LocalExecutor):
             node: dict[str, Any] = {"node": name, "device": "", "state": "working", "trials": 0, "failed": 0}
             if room or found["NodeID"] in self._nodes:
                 node = self._nodes.setdefault(found["NodeID"], node)
-            node["workers"] = sum(actor.node is node for actor in [*self._idle, *self._busy])
+            there = sum(actor.node is node for actor in [*self._idle, *self._busy])
             if not found["Alive"]:
                 node["state"] = "lost"
             elif node["state"] == "working":
-                free += [(taken, found["NodeID"]) for taken in range(node["workers"], room)]
+                free += [(taken, found["NodeID"]) for taken in range(there, room)]
         wanted = len(self._waiting) + len(self._busy)
         wanted = min(wanted, self.options.workers or wanted) - len(self._idle) - len(self._busy)
         self._idle += [self._start(node) for _, node in sorted(free)[: max(wanted, 0)]]
@@ -386,5 +386,7 @@ class RayExecutor(LocalExecutor):
 
     def _save(self) -> None:
         """Keep what `status` says of the nodes."""
+        for node in self._nodes.values():
+            node["workers"] = sum(actor.node is node for actor in [*self._idle, *self._busy])
         self.folder.logs.mkdir(exist_ok=True)
         write_atomically(self.folder.nodes, json.dumps([*self._nodes.values()], indent=1).encode())

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from quick_study import tables_of
+from rich.console import Console
 from test_kills import prepared
 
 import ablate
@@ -25,7 +27,8 @@ from ablate.store.records import Record, read_records
 from ablate.store.results import ResultsFolder
 from ablate.study import Options, Study, load_study
 
-pytest.importorskip("ray")
+if find_spec("ray") is None:
+    pytest.skip("Ray is not installed", allow_module_level=True)
 soak = pytest.mark.soak
 ROOT = Path("results", "s", "default")
 LEAVES = """
@@ -48,7 +51,7 @@ json.dump({"cost": float(lr) * int(seed)}, open(f"{out}/m.json", "w"))
 COMMAND = """from ablate import Metric, Study
 study = Study(question="?", command=["python", "script.py", "{lr}", "{seed}", "{out}"], code=("script.py",),
               metrics={"cost": Metric(better="lower")}, result={"cost": "{out}/m.json:cost"}, primary="cost",
-              factors={"lr": (0.1, 0.2)}, seeds=6, baseline={"lr": 0.1}, margins={"cost": 0.1})
+              factors={"lr": (0.1, 0.2)}, seeds=4, baseline={"lr": 0.1}, margins={"cost": 0.1})
 """
 TRAINED = """from ablate import Study
 study = Study(question="?", factors={"epsilon": (0.0, 0.2)}, seeds=2, baseline={"epsilon": 0.0},
@@ -186,19 +189,13 @@ def test_nodes_and_workers_that_end_or_hang_change_nothing(
     (refused,) = [line for line in watcher.notes if "is not used" in line]
     assert "/" in refused.split()[0]
     assert ": ablate/losses/cross_entropy.py: expected " in refused
-    told = show_status(cluster_console(), ResultsFolder(here / ROOT))["nodes"]
+    told = show_status(Console(quiet=True), ResultsFolder(here / ROOT))["nodes"]
     assert sorted(node["state"].split(":")[0] for node in told) == ["lost", "refused", "working", "working"]
-    assert sum(node["trials"] for node in told) == 24
+    assert (sum(node["trials"] for node in told), {node["workers"] for node in told}) == (24, {0})
     host = os.uname().nodename.encode()
     named = [path for path in here.rglob("*.*") if path.is_file() and host in path.read_bytes()]
     assert [path.name for path in named] == ["nodes.json"]
     assert not actors()
-
-
-def cluster_console() -> Any:
-    from rich.console import Console
-
-    return Console(quiet=True)
 
 
 @soak
@@ -244,12 +241,12 @@ def test_an_interrupted_run_leaves_records_and_no_process(nodes: Nodes, tmp_path
     nodes.add()
     command = [sys.executable, "-m", "ablate", "run", "s.py", "--device", "cpu"]
     driver = subprocess.Popen([*command, "--executor", "ray", "--address", nodes.head.address], cwd=here)
-    while driver.poll() is None and len(texts(here, "records/*.json")) < 3:
+    while driver.poll() is None and len(texts(here, "records/*.json")) < 2:
         time.sleep(0.05)
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(signal.SIGTERM)  # handled as Ctrl-C is, which a shell's background job ignores
     assert driver.wait(timeout=60) == 130
     kept = texts(here, "records/*.json")
-    assert 3 <= len(kept) < 12
+    assert 2 <= len(kept) < 8
     deadline = time.monotonic() + 10
     while actors() and time.monotonic() < deadline:
         time.sleep(0.2)
