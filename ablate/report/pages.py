@@ -120,17 +120,16 @@ def sections(report: Json) -> list[Json]:
         ("reproduce", "How to reproduce", [{"code": command["command"], "text": command["note"]}]),
         ("trials", "Trials", [_table(report["trials"], "All {} trials")]),
     ]
-    leads = {name: words(f"lead.{name}") for name, *_ in found if f"lead.{name}" in texts()}
-    whole = (
+    return [
         {
             "id": name,
             "title": title,
-            "lead": leads.get(name, ""),
+            "lead": words(f"lead.{name}") if f"lead.{name}" in texts() else "",
             "parts": [EMPTY | one for one in parts if one],
         }
         for name, title, parts in found
-    )
-    return [section for section in whole if section["parts"]]
+        if any(parts)
+    ]
 
 
 def _table(table: Json | None, folded: str = "") -> Json | None:
