@@ -28,15 +28,7 @@ from ablate.study.trials import Plan, deciding
 from ablate.tables.build import recorded_tables
 from ablate.tables.columns import declare
 from ablate.tables.files import inert, open_plan
-from ablate.tables.quantities import (
-    Quantity,
-    number_columns,
-    quantity,
-    shown,
-    shown_difference,
-    shown_p,
-    shown_seeds,
-)
+from ablate.tables.quantities import Quantity, ends, number_columns, quantity, shown, shown_p, shown_seeds
 from ablate.terminal import print_line, print_table, printable
 
 METRICS_SHOWN = ("accuracy", "nll", "ece")
@@ -315,16 +307,16 @@ def _parts(comparison: Comparison, named: Callable[[str], str]) -> Iterator[Part
 
 def mean_text(what: Quantity, mean: float, low: float, high: float, n: int, floor: float = math.nan) -> str:
     """A mean with its own interval and n; with its noise floor, where it has one."""
-    ends = f"{shown(low, what)} to {shown(high, what)}, " if math.isfinite(low) else ""
+    reach = f"{ends(low, high, what)}, " if math.isfinite(low) else ""
     under = f", floor {shown(floor, what)}" if math.isfinite(floor) else ""
-    return f"{shown(mean, what)} ({ends}n = {n}{under})"
+    return f"{shown(mean, what)} ({reach}n = {n}{under})"
 
 
 def difference_text(row: Any) -> str:
     """The difference with its interval."""
     what = quantity(row.metric)
-    ends = f"{shown_difference(row.low, what)} to {shown_difference(row.high, what)}"
-    return f"{shown_difference(row.effect, what)} ({ends if math.isfinite(row.low) else 'no interval'})"
+    reach = ends(row.low, row.high, what, "no interval", signed=True)
+    return f"{shown(row.effect, what, signed=True)} ({reach})"
 
 
 def method_text(row: Any) -> str:
