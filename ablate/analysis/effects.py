@@ -176,13 +176,8 @@ def effect_row(
     `spread` is the differences' standard deviation and its degrees of freedom.
     """
     n, sd = int(effect.n), float(effect.sd)
-    judged = verdict(
-        effect,
-        planned=planned,
-        higher_is_better=quantity(metric).higher_is_better if directed else None,
-        margin=margin,
-        identical=identical,
-    )
+    better = quantity(metric).better if directed else ""
+    judged = verdict(effect, planned=planned, better=better, margin=margin, identical=identical)
     few, many, (pooled, freedom), family = None, None, spread, effect.comparisons
     # Of an sd of 1, as each number of seeds is computed once.
     detectable = sd * minimal_detectable_effect(n, sd=1.0, comparisons=family) if sd > 0 else math.nan

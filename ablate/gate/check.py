@@ -121,7 +121,7 @@ def _problems(leaf: Leaf, run: Run, other: Run | None, arms: Mapping[str, str]) 
         yield f"--fail-if arm {printable(arm)!r}: is {where}, so there is nothing to compare it with"
     what = quantity(metric)
     if leaf.asked == "verdict":
-        never = ("better", "worse") if what.higher_is_better is None else ("higher", "lower")
+        never = ("higher", "lower") if what.better else ("better", "worse")
         if value in never:
             known = ", ".join(word for word in WORDS if word not in never)
             yield f"--fail-if {metric}: is never {value}; its verdicts are {known}"

@@ -142,14 +142,11 @@ class Verdict:
 
 
 def verdict(
-    effect: Effect,
-    *,
-    planned: int,
-    higher_is_better: bool | None,
-    margin: float = math.nan,
-    identical: bool = False,
+    effect: Effect, *, planned: int, better: str, margin: float = math.nan, identical: bool = False
 ) -> Verdict:
     """Judge effects of one metric by their simultaneous intervals, those of a family, in one step.
+
+    `better` is the metric's better direction, "higher" or "lower", or "" where neither is.
 
     Equivalent, which is asked first: the interval lies inside the margin, > 0 or NaN (two one-sided t tests,
     each at alpha / (2 comparisons)). Better or worse: it excludes 0. With fewer than the `planned` pairs all
@@ -163,11 +160,11 @@ def verdict(
     same = identical & (effect.n >= 2) & (effect.effect == 0) & (effect.sd == 0)
     equivalent = same | (p_equivalence <= 1 - CONFIDENCE)
     above, below = effect.low > 0, effect.high < 0
-    signed = {True: ("better", "worse"), False: ("worse", "better"), None: ("higher", "lower")}
+    signed = {"higher": ("better", "worse"), "lower": ("worse", "better"), "": ("higher", "lower")}
     return Verdict(
         word=np.select(
             [incomplete, equivalent, above, below],
-            ["undecided", "equivalent", *signed[higher_is_better]],
+            ["undecided", "equivalent", *signed[better]],
             "undecided",
         ),
         reason=np.select(

@@ -71,11 +71,6 @@ class Column:
         """Label within a sentence; abbreviations keep their capitals."""
         return self.label if self.label[:2].isupper() else self.label[0].lower() + self.label[1:]
 
-    @property
-    def higher_is_better(self) -> bool | None:
-        """None where neither direction is."""
-        return {"higher": True, "lower": False}.get(self.better)
-
 
 text, integer = partial(Column, "text"), partial(Column, "integer")
 number, boolean = partial(Column, "number"), partial(Column, "boolean")
