@@ -19,15 +19,15 @@ from ablate.analysis.arms import complete_trials, finite_numbers, of_plan
 from ablate.analysis.effects import arm_spread, effect_row
 from ablate.errors import StudyError
 from ablate.metrics import FLOORS
-from ablate.stats.effect import independent_effect, paired_effect
+from ablate.stats.effect import independent_effect, paired_effect, verdict
 from ablate.stats.intervals import mean_interval
 from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size
 from ablate.study.fields import Fields, unknown_name
 from ablate.study.trials import Plan, deciding
 from ablate.tables.build import recorded_tables
-from ablate.tables.columns import declare
-from ablate.tables.files import inert, open_plan
+from ablate.tables.columns import declare, open_plan
+from ablate.tables.files import inert
 from ablate.tables.quantities import Quantity, ends, number_columns, quantity, shown, shown_p, shown_seeds
 from ablate.terminal import print_line, print_table, printable
 
@@ -156,7 +156,7 @@ def measured_columns(a: Run, b: Run) -> list[str]:
 
 def _differences(a: Run, b: Run, pairs: Pairs, metric: str, comparisons: int) -> Iterator[dict[str, Any]]:
     # The smaller of the margins that the studies declare, so that neither can excuse more.
-    margin = np.fmin.reduce([run.plan.study.all_margins.get(metric, np.nan) for run in (a, b)])
+    margin = float(np.fmin.reduce([run.plan.study.all_margins.get(metric, np.nan) for run in (a, b)]))
     sides = [{"a": a.by_seed(against), "b": b.by_seed(arm)} for arm, against in pairs]
     values = [[finite_numbers(of[metric]) for of in both.values()] for both in sides]
     paired = [a is b or _trained(a, against) == _trained(b, arm) for arm, against in pairs]
@@ -170,15 +170,12 @@ def _differences(a: Run, b: Run, pairs: Pairs, metric: str, comparisons: int) ->
     for at, (arm, against) in enumerate(pairs):
         effect, present = effects[at], [int(np.isfinite(own).sum()) for own in values[at]]
         digests, others = (list(of["predictions_sha256"].fillna("")) for of in sides[at].values())
-        row = effect_row(
-            metric,
-            effect,
-            spread=pooled if paired[at] else (float(effect.sd), float(effect.freedom)),
-            # With a value lost the difference stays undecided.
-            planned=min(present) + (present != [*map(len, values[at])]),
-            margin=float(margin),
-            identical=paired[at] and digests == others and all(digests),
-        )
+        # With a value lost the difference stays undecided.
+        planned = min(present) + (present != [*map(len, values[at])])
+        identical, better = paired[at] and digests == others and all(digests), quantity(metric).better
+        judged = verdict(effect, planned=planned, better=better, margin=margin, identical=identical)
+        spread = pooled if paired[at] else (float(effect.sd), float(effect.freedom))
+        row = effect_row(metric, effect, judged, margin, spread, claim=True)
         if row["reason"] == "incomplete" and a.undefined(against, metric) + b.undefined(arm, metric):
             row["reason"] = "undefined"
         for side, of in sides[at].items():

@@ -13,12 +13,13 @@ from ablate.guarded import guarded
 from ablate.metrics import METRICS
 from ablate.store.points import Importances, Point, Tuning
 from ablate.store.records import Environment, Record
+from ablate.store.results import ResultsFolder, read_plan
 from ablate.store.timing import Case
 from ablate.study.fields import Fields, Frozen, is_field
 from ablate.study.metric import Metric
 from ablate.study.search import Search
 from ablate.study.study import Study
-from ablate.study.trials import Trial
+from ablate.study.trials import Plan, Trial
 
 Given = TypeVar("Given")
 Kind = Literal["text", "integer", "number", "boolean"]
@@ -301,6 +302,14 @@ DECLARED: ContextVar[Mapping[str, Metric]] = ContextVar("declared", default=Mapp
 def declare(*studies: Study) -> None:
     """Have these studies' own metrics known; those of studies before are forgotten."""
     DECLARED.set({name: metric for study in studies for name, metric in study.metrics.items()})
+
+
+def open_plan(folder: ResultsFolder) -> Plan:
+    """The plan of a results folder, the metrics that it declares known and their code to be found."""
+    plan = read_plan(folder)
+    declare(plan.study)
+    plan.find_own_modules()
+    return plan
 
 
 def with_own_metrics(names: Collection[str], function: Callable[[], Given]) -> Given:

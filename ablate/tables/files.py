@@ -12,15 +12,13 @@ from ablate.errors import RecordError
 from ablate.store.results import (
     ResultsFolder,
     is_sealed,
-    read_plan,
     read_sealed,
     readable,
     write_atomically,
     write_sealed,
 )
 from ablate.study.fields import Frozen
-from ablate.study.trials import Plan
-from ablate.tables.columns import COLUMNS, FIRST, RETIRED, Kind, columns_of, declare, is_argument
+from ablate.tables.columns import COLUMNS, FIRST, RETIRED, Kind, columns_of, is_argument
 from ablate.terminal import optional
 
 Tables = dict[str, pd.DataFrame]
@@ -32,14 +30,6 @@ class Digests(Frozen):
     """The tables of a folder, by name their SHA-256."""
 
     digests: dict[str, str]
-
-
-def open_plan(folder: ResultsFolder) -> Plan:
-    """The plan of a results folder, the metrics that it declares known and their code to be found."""
-    plan = read_plan(folder)
-    declare(plan.study)
-    plan.find_own_modules()
-    return plan
 
 
 def frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

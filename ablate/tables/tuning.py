@@ -148,13 +148,8 @@ def _points(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> pd.DataFrame:
 
 def _row(tuning: Tuning, point: Point, runs: Sequence[PointRun]) -> dict[str, Any]:
     """A point's columns but its scores."""
-    last_seen = math.nan
-    if point.state == "pruned":  # what it had reached
-        seen = [run.values[0] for run in runs if run.values]
-        if seen:
-            last_seen = float(np.mean(seen))
-        elif point.intermediate:
-            last_seen = point.intermediate[max(point.intermediate)]
+    seen = [run.values[0] for run in runs if run.values]
+    seen = seen or [point.intermediate[epoch] for epoch in sorted(point.intermediate)[-1:]]
     return {
         **dict(point),
         "reason": point.reason or None,
@@ -164,7 +159,7 @@ def _row(tuning: Tuning, point: Point, runs: Sequence[PointRun]) -> dict[str, An
         **next((run.fields for run in runs if run.fields), {}),
         "seeds_planned": len(point.seeds),
         "seeds_done": sum(bool(run.values) for run in runs),
-        "last_seen": last_seen,
+        "last_seen": float(np.mean(seen)) if seen and point.state == "pruned" else math.nan,
         "winner": point.number in tuning.winners,
         "seconds": math.fsum(run.seconds for run in runs),
     }
