@@ -41,20 +41,15 @@ class Effect:
     rho: FloatArray
     comparisons: int  # effects in the family, at least 1, whose intervals hold together with 95 %
 
-    @cached_property
-    def margin(self) -> FloatArray:
-        """Half the width of the simultaneous interval; NaN where there is no spread to build one on."""
-        return t_margin(self.error, self.freedom, comparisons=self.comparisons)
-
     @property
     def low(self) -> FloatArray:
-        """Lower end of the simultaneous interval."""
-        return self.effect - self.margin
+        """Lower end of the simultaneous interval; NaN where there is no spread to build one on."""
+        return self.effect - t_margin(self.error, self.freedom, comparisons=self.comparisons)
 
     @property
     def high(self) -> FloatArray:
-        """Upper end of the simultaneous interval."""
-        return self.effect + self.margin
+        """Upper end of the same."""
+        return self.effect + t_margin(self.error, self.freedom, comparisons=self.comparisons)
 
     @cached_property
     def p(self) -> FloatArray:
