@@ -31,7 +31,7 @@ from ablate.tables.files import inert
 from ablate.tables.quantities import Quantity, ends, number_columns, quantity, shown, shown_p, shown_seeds
 from ablate.terminal import print_line, print_table, printable
 
-METRICS_SHOWN = ("accuracy", "nll", "ece")
+SHOWN = ("accuracy", "nll", "ece")
 RECORDED = ("device", "device_name", "resolved_precision", "threads", "torch_version", "commit")
 GRAVE = {
     "data fingerprint": "data", "device": "device", "device_name": "device",
@@ -124,9 +124,7 @@ class Comparison:
         return grave and f"Take care: the runs differ in {grave}; a difference may come from that alone."
 
 
-def compare_runs(
-    a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN, pairs: Pairs | None = None
-) -> Comparison:
+def compare_runs(a: Run, b: Run, metrics: Sequence[str] = SHOWN, pairs: Pairs | None = None) -> Comparison:
     """Join two runs by `pairs` of arms of `b` and of `a`, or else by the arms' names; differences are b - a.
 
     Intervals of all pairs and metrics hold together with 95 %; those of a run beside itself are no narrower
@@ -146,7 +144,7 @@ def compare_runs(
 
 def metrics_shown(run: Run) -> tuple[str, ...]:
     """What is compared unless asked otherwise: of runs without predictions what their study is about."""
-    return METRICS_SHOWN if run.trials["accuracy"].notna().any() else run.plan.study.comparison_family
+    return SHOWN if run.trials["accuracy"].notna().any() else run.plan.study.comparison_family
 
 
 def measured_columns(a: Run, b: Run) -> list[str]:

@@ -24,7 +24,6 @@ from ablate.store.timing import plain_case
 from ablate.study.comparisons import Term, terms
 from ablate.study.external import ExternalStudy
 from ablate.study.parts import PART
-from ablate.study.search import Search
 from ablate.study.trials import Plan
 from ablate.tables.columns import COLUMNS
 from ablate.tables.files import Tables
@@ -368,8 +367,12 @@ def tuning_view(tuned: Tuned, retests: Sequence[Retested]) -> Json:
         "Reported split": f"not looked at while tuning; digest {digests['reported_digest']}; "
         f"{facts['overlap']} of the tuning images are in it",
     }
+    searched = list[str]()
+    for name, dimension in search.space.items():
+        when = " and ".join(f"{factor_label(on)}={level_label(of)}" for on, of in dimension.when.items())
+        searched.append(f"{factor_label(name)}: {dimension.in_words()}{f' (where {when})' if when else ''}")
     known = {
-        "Searched": "; ".join(_dimension(search, name) for name in search.space),
+        "Searched": "; ".join(searched),
         "Objective": " and ".join(f"{what.label} ({what.better} is better)" for what in tuned.objectives),
         "Budget": f"{facts['points_planned']} points of {facts['seeds']} training runs: {states}",
         "Sampler": f"{words(f'sampler.{search.sampler}')}, seed {search.sampler_seed}, "
@@ -402,12 +405,6 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
-
-
-def _dimension(search: Search, name: str) -> str:
-    dimension = search.space[name]
-    when = " and ".join(f"{factor_label(other)}={level_label(of)}" for other, of in dimension.when.items())
-    return f"{factor_label(name)}: {dimension.in_words()}{f' (where {when})' if when else ''}"
 
 
 def _retested_table(retests: Sequence[Retested]) -> Json | None:

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from ablate.stats.intervals import CONFIDENCE, BoolArray, FloatArray, IntArray, moments, slack, t_margin
+from ablate.stats.intervals import CONFIDENCE, BoolArray, FloatArray, Values, moments, slack, t_margin
 
-Values = NDArray[np.floating]
 Weights = Sequence[float] | NDArray[np.float64]
 MOST_FLIPPED = 20  # seeds of the sign-flip test; each more doubles the patterns, and 20 have a million
 
@@ -36,7 +35,7 @@ class Effect:
     effect: FloatArray  # NaN where a side has no value
     error: FloatArray  # its standard error; NaN and 0 as `sd`
     freedom: FloatArray  # degrees of freedom of its t distribution
-    n: IntArray  # complete pairs, or values of the smaller of two independent samples
+    n: NDArray[np.int64]  # complete pairs, or values of the smaller of two independent samples
     sd: FloatArray
     rho: FloatArray
     comparisons: int  # effects in the family, at least 1, whose intervals hold together with 95 %

@@ -104,9 +104,8 @@ def _read_table(folder: ResultsFolder, table: str, digests: Mapping[str, str]) -
         data = pd.read_csv(io.BytesIO(raw), dtype="string", keep_default_na=False, na_values=[""])
         if table == "effects" and "kind" not in data:
             data = data.rename(columns=FORMER_EFFECTS).assign(kind="arm")
-        columns = columns_of(
-            table, {name: data[name].dropna() for name in map(str, data) if is_argument(name)}
-        )
+        arguments = filter(is_argument, map(str, data))
+        columns = columns_of(table, {name: data[name].dropna() for name in arguments})
         if not set(data.columns) <= {*(column.name for column in columns), *RETIRED.get(table, ())}:
             raise RecordError(f"{path}: the table has other columns than this version of ablate reads")
         # An earlier version wrote fewer columns, but the same ones of these.

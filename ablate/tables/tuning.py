@@ -21,6 +21,7 @@ from ablate.tables.files import Tables, frame
 from ablate.tables.images import Stored, fields_of, read_stored, scores_of
 from ablate.tables.quantities import quantity
 
+Values = tuple[float, ...]  # of a complete point, or of one of its runs, per objective
 SUFFIXES = ("", "_2")  # of the first and the second objective's columns
 
 
@@ -30,7 +31,7 @@ class PointRun(NamedTuple):
     seed: int
     trial_id: str
     status: str
-    values: tuple[float, ...]
+    values: Values
     seconds: float
     fields: dict[str, Any]
 
@@ -65,9 +66,7 @@ def points_table(folder: ResultsFolder) -> pd.DataFrame:
     return frame("points", []) if tuning is None else _points(tuning, _runs(folder, tuning))
 
 
-def objective_values(
-    folder: ResultsFolder, point: Point, objective: Sequence[str]
-) -> dict[int, tuple[float, ...]]:
+def objective_values(folder: ResultsFolder, point: Point, objective: Sequence[str]) -> dict[int, Values]:
     """Seed to what a point's complete trial scored, per objective; a seed with one undefined is left out."""
     runs = with_own_metrics(objective, lambda: _point_runs(folder, point, objective))
     return {run.seed: run.values for run in runs if run.values}
@@ -86,7 +85,7 @@ def _point_runs(folder: ResultsFolder, point: Point, objective: Sequence[str]) -
         trial = stored.record and stored.record.trial
         if trial and (trial.seed != seed or layered(trial.levels) != point.levels):
             stored = Stored(UNREADABLE, fault=f"is of another point, {trial.arm} with seed {trial.seed}")
-        values, seconds, fields = tuple[float, ...](), 0.0, {}
+        values, seconds, fields = Values(), 0.0, {}
         if stored.status == "complete":
             scores = tuple(scores_of(stored, objective).values())
             values = scores if all(map(math.isfinite, scores)) else ()
