@@ -146,8 +146,7 @@ def _joined(readings: Sequence[Reading], word: str) -> Reading:
 def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[str, str]) -> Reading:
     """A condition for one arm; what names an arm or counts trials is the same for all."""
     if isinstance(condition, Joined):
-        readings = [_read(part, arm, comparison, arms) for part in condition.parts]
-        return _joined(readings, condition.word)
+        return _joined([_read(part, arm, comparison, arms) for part in condition.parts], condition.word)
     leaf, run, compares = condition, comparison.b, OPERATORS[condition.operator]
     if leaf.metric in COUNTS:
         counts = run.statuses()

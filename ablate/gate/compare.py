@@ -132,8 +132,7 @@ def compare_runs(a: Run, b: Run, metrics: Sequence[str] = SHOWN, pairs: Pairs | 
     """
     declare(a.plan.study, b.plan.study)
     measured = measured_columns(a, b)
-    unknown = [unknown_name("metric", name, measured) for name in metrics if name not in measured]
-    if unknown:
+    if unknown := [unknown_name("metric", name, measured) for name in metrics if name not in measured]:
         raise StudyError("\n".join(f"--metric {fault}" for fault in unknown))
     if pairs is None:
         pairs = [(arm, arm) for arm in a.plan.arms if arm in b.plan.arms]
@@ -270,8 +269,7 @@ def _code(text: str) -> str:
 def _parts(comparison: Comparison, named: Callable[[str], str]) -> Iterator[Part]:
     """What there is to show, in order; `named` makes text from the records fit for where it is shown."""
     if comparison.unlike:
-        differing = [tuple(map(named, row)) for row in comparison.unlike]
-        yield "The runs differ in:", ("what", "A", "B"), differing
+        yield "The runs differ in:", ("what", "A", "B"), [[*map(named, row)] for row in comparison.unlike]
     else:
         yield "The runs differ in nothing that is recorded of their settings and machines.", (), ()
     if comparison.caution:
