@@ -155,18 +155,9 @@ def verdict(
     equivalent = same | (p_equivalence <= 1 - CONFIDENCE)
     above, below = effect.low > 0, effect.high < 0
     signed = {"higher": ("better", "worse"), "lower": ("worse", "better"), "": ("higher", "lower")}
-    return Verdict(
-        word=np.select(
-            [incomplete, equivalent, above, below],
-            ["undecided", "equivalent", *signed[better]],
-            "undecided",
-        ),
-        reason=np.select(
-            [incomplete, same, effect.n < 2, effect.sd == 0],
-            ["incomplete", "identical", "too_few_seeds", "no_spread"],
-            "",
-        ),
-        below_margin=np.asarray(~incomplete & equivalent & (above | below)),
-        p_adjusted=p_adjusted,
-        p_equivalence=p_equivalence,
-    )
+    words = ["undecided", "equivalent", *signed[better]]
+    word = np.select([incomplete, equivalent, above, below], words, "undecided")
+    reasons = ["incomplete", "identical", "too_few_seeds", "no_spread"]
+    reason = np.select([incomplete, same, effect.n < 2, effect.sd == 0], reasons, "")
+    below_margin = np.asarray(~incomplete & equivalent & (above | below))
+    return Verdict(word, reason, below_margin, p_adjusted, p_equivalence)
