@@ -19,8 +19,8 @@ from ablate.store.records import Record, read_available
 from ablate.store.results import ResultsFolder
 from ablate.study.trials import Plan
 from ablate.tables.build import recorded_tables
-from ablate.tables.columns import COLUMNS, FIRST
-from ablate.tables.files import Tables, open_plan, write_tables
+from ablate.tables.columns import COLUMNS, FIRST, open_plan
+from ablate.tables.files import Tables, write_tables
 from ablate.tables.images import fields_of
 
 NEEDS = {"tensorboard": "tensorboard", "parquet": "pyarrow"}

@@ -111,7 +111,8 @@ def load_tables(study: str, *, profile: str | None = None, results: str | Path =
     `study` is STUDY[/PROFILE[/VARIATION]]; what was run alone need not be named. A ResultsError says what was
     run instead, and a RecordError which table is missing or damaged.
     """
-    from ablate.tables.files import open_plan, read_tables
+    from ablate.tables.columns import open_plan
+    from ablate.tables.files import read_tables
 
     folder = find_study(Path(results), study, profile)
     open_plan(folder)
@@ -165,7 +166,8 @@ def write_results(folder: ResultsFolder, report_dir: Path, *, pdf: bool = False)
 def rebuild_tables(folder: ResultsFolder) -> Plan:
     """Tables from records; published results without predictions keep the tables they have."""
     from ablate.tables.build import build_tables
-    from ablate.tables.files import open_plan, write_tables
+    from ablate.tables.columns import open_plan
+    from ablate.tables.files import write_tables
 
     plan = open_plan(folder)
     if folder.predictions.exists():

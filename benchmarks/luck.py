@@ -29,7 +29,7 @@ def luck(values: "np.ndarray[tuple[int], np.dtype[np.float64]]", draws: int = DR
     apart = np.abs(means[:, 1:] - means[:, :1]) > errors[:, 1:] + errors[:, :1]
     plain = ttest_rel(arms, np.broadcast_to(baseline, arms.shape), axis=2).pvalue < 0.05
     effect = paired_effect(arms, np.broadcast_to(baseline, arms.shape), comparisons=ARMS - 1)
-    words = verdict(effect, planned=SEEDS, higher_is_better=True, margin=0.005).word
+    words = verdict(effect, planned=SEEDS, better="higher", margin=0.005).word
     return {
         "the best mean is not the baseline's": float((means.argmax(axis=1) > 0).mean()),
         "bars of one standard error do not overlap the baseline's": float(apart.any(axis=1).mean()),

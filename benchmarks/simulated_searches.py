@@ -254,7 +254,7 @@ def _called_better(situation: Situation, winner: float, fresh: FloatArray, rng: 
         return False
     baseline = true_values(situation, BASELINE)[0] + SD * rng.normal(size=FRESH_SEEDS)
     effect = paired_effect(fresh, baseline, comparisons=1 if winner == ANCHOR else 2)
-    return bool(verdict(effect, planned=FRESH_SEEDS, higher_is_better=True).word == "better")
+    return bool(verdict(effect, planned=FRESH_SEEDS, better="higher").word == "better")
 
 
 COLUMNS = (

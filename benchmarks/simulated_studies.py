@@ -167,7 +167,7 @@ def judged(
     values_of, reference = sides(asked, values)
     effects = paired_effect(values_of + true[:, None], reference, comparisons=family_size(plan))
     seeds = len(plan.study.seed_list())
-    return effects, verdict(effects, planned=seeds, higher_is_better=True, margin=margin).word
+    return effects, verdict(effects, planned=seeds, better="higher", margin=margin).word
 
 
 def simulate(situation: Situation, rng: np.random.Generator) -> Outcome:
@@ -270,7 +270,7 @@ def simulate_pilots(situation: PilotSituation, rng: np.random.Generator) -> Pilo
     for seeds in np.unique(many[np.isfinite(many)]).astype(int):
         values, reference = studies(int((many == seeds).sum()), seeds)
         effects = (paired_effect(values + true, reference, comparisons=size) for true in (0.0, 2.0))
-        words = [verdict(of, planned=seeds, higher_is_better=True, margin=1.0).word for of in effects]
+        words = [verdict(of, planned=seeds, better="higher", margin=1.0).word for of in effects]
         decided.append([words[0] == "equivalent", words[1] == "better"])
     at_0, at_twice = np.concatenate(decided, axis=1)
     known = float(np.sqrt(np.mean(paired_effect(*pilots).sd ** 2)))

@@ -5,8 +5,8 @@ from pathlib import Path
 from ablate.analysis.arms import of_plan
 from ablate.report.content import build_report, derived_tables
 from ablate.store.results import ResultsFolder
-from ablate.tables.columns import COLUMNS, DERIVED
-from ablate.tables.files import open_plan, read_tables
+from ablate.tables.columns import COLUMNS, DERIVED, open_plan
+from ablate.tables.files import read_tables
 
 PAGE = Path(__file__).with_name("gallery.md")
 ROOT = PAGE.parents[1]

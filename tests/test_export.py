@@ -15,7 +15,8 @@ from ablate.export import EVENTS, export_study
 from ablate.store.records import Failure, Record, read_records, write_record
 from ablate.store.results import ResultsFolder, find_study
 from ablate.study.fields import Fields
-from ablate.tables.files import open_plan, read_tables
+from ablate.tables.columns import open_plan
+from ablate.tables.files import read_tables
 
 RESULTS = Path(ablate.__file__).parents[1] / "results/reference"
 

@@ -29,8 +29,8 @@ from ablate.study.fields import resolve
 from ablate.study.study import Study
 from ablate.study.trials import Plan, expand
 from ablate.tables.build import build_tables
-from ablate.tables.columns import declare
-from ablate.tables.files import open_plan, read_tables, write_tables
+from ablate.tables.columns import declare, open_plan
+from ablate.tables.files import read_tables, write_tables
 
 
 def macro_f1(logits: Any, labels: Any) -> Any:

@@ -17,7 +17,7 @@ import pandas as pd
 from ablate.analysis import arms
 from ablate.errors import StudyError
 from ablate.metrics import FLOORS, METRICS
-from ablate.stats.effect import Effect, independent_effect, paired_effect, sign_flip_p, verdict
+from ablate.stats.effect import Effect, Verdict, independent_effect, paired_effect, sign_flip_p, verdict
 from ablate.stats.intervals import FloatArray
 from ablate.stats.power import minimal_detectable_effect, pooled_sd, seeds_range
 from ablate.study.comparisons import Term, family_size, terms
@@ -82,17 +82,12 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
             effect, beside = _independent(term, term.weights, values[metric], comparisons), {}
             lost = (runs - np.isfinite(values[metric]).sum(axis=1))[term.arms].sum()
             kept, seeds = planned, int(effect.n + lost)
+        margin, identical = study.all_margins.get(metric, math.nan), term.is_identical(alike)
+        better, wanted = quantity(metric).better, seeds if kept == planned else seeds + 1
+        better = "" if term.kind == "interaction" else better  # more of one is never better
+        found = verdict(effect, planned=wanted, better=better, margin=margin, identical=identical)
         sd, freedom = spreads.get(metric, (math.nan, 0.0))
-        row = effect_row(
-            metric,
-            effect,
-            spread=(sd * term.scale, freedom),
-            planned=seeds if kept == planned else seeds + 1,
-            margin=study.all_margins.get(metric, math.nan),
-            directed=term.kind != "interaction",
-            identical=term.is_identical(alike),
-            claim=claim,
-        )
+        row = effect_row(metric, effect, found, margin, (sd * term.scale, freedom), claim=claim)
         if row["verdict"] != "exploratory" and _is_bent(term, values[metric], study):
             row |= {"verdict": "undecided", "reason": "bent", "below_margin": False}
             row |= {"seeds_from": None, "seeds_needed": None}
@@ -160,29 +155,13 @@ def _is_bent(term: Term, values: FloatArray, study: Study) -> bool:
 
 
 def effect_row(
-    metric: str,
-    effect: Effect,
-    *,
-    planned: int,
-    margin: float,
-    spread: tuple[float, float],
-    directed: bool = True,
-    identical: bool = False,
-    claim: bool = True,
+    metric: str, effect: Effect, judged: Verdict, margin: float, spread: tuple[float, float], *, claim: bool
 ) -> dict[str, Any]:
     """What the effects table says of one effect on a metric, from n to detectable.
 
-    One of fewer seeds than `planned` stays undecided; `directed` says that higher or lower can be better;
     `spread` is the differences' standard deviation and its degrees of freedom.
     """
     n, sd = int(effect.n), float(effect.sd)
-    judged = verdict(
-        effect,
-        planned=planned,
-        higher_is_better=quantity(metric).higher_is_better if directed else None,
-        margin=margin,
-        identical=identical,
-    )
     few, many, (pooled, freedom), family = None, None, spread, effect.comparisons
     # Of an sd of 1, as each number of seeds is computed once.
     detectable = sd * minimal_detectable_effect(n, sd=1.0, comparisons=family) if sd > 0 else math.nan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -59,16 +59,17 @@ class Tuned:
         """The points that were chosen."""
         return self.points[self.points["winner"].fillna(False)]
 
-    def levels(self, row: pd.Series[Any]) -> Levels:
-        """A point's searched fields that are used, as declared, whatever types their columns have."""
-        columns = {name: f"train.{name}" if f"train.{name}" in row else name for name in self.search.space}
-        levels: Levels = {name: row[own] for name, own in columns.items() if not pd.isna(row[own])}
-        for name, value in levels.items():
-            dimension = self.search.space[name]
-            if isinstance(dimension, Choice):
-                declared = {plain_name(str(known)): known for known in dimension.of}
-                levels[name] = declared.get(plain_name(str(value)), value)
-        return self.search.active(levels)
+
+def levels_of(search: Search, row: pd.Series[Any]) -> Levels:
+    """A point's searched fields that are used, as declared, whatever types their columns have."""
+    columns = {name: f"train.{name}" if f"train.{name}" in row else name for name in search.space}
+    levels: Levels = {name: row[own] for name, own in columns.items() if not pd.isna(row[own])}
+    for name, value in levels.items():
+        dimension = search.space[name]
+        if isinstance(dimension, Choice):
+            declared = {plain_name(str(known)): known for known in dimension.of}
+            levels[name] = declared.get(plain_name(str(value)), value)
+    return search.active(levels)
 
 
 def read_search(tables: Tables, plan: Plan) -> Tuned | None:
@@ -77,8 +78,7 @@ def read_search(tables: Tables, plan: Plan) -> Tuned | None:
     if search is None or facts is None or facts.empty:
         return None
     points = tables["points"]
-    tuned = Tuned(search, facts.iloc[0], points, tables["point_values"], tables["importances"])
-    labels = [arm_label(tuned.levels(row)) for _, row in points.iterrows()]
+    labels = [arm_label(levels_of(search, row)) for _, row in points.iterrows()]
     # A CSV may change a name's line breaks.
     arm_of = {plain_name(arm_name(search.active(trial.levels))): trial.arm for trial in plan.trials}
     named = points.assign(
@@ -86,7 +86,7 @@ def read_search(tables: Tables, plan: Plan) -> Tuned | None:
         role=points["source"].mask(points["winner"].fillna(False), "winner"),
         arm=points["levels"].map(plain_name).map(arm_of).astype("string"),
     )
-    return replace(tuned, points=named)
+    return Tuned(search, facts.iloc[0], named, tables["point_values"], tables["importances"])
 
 
 @dataclass(frozen=True)

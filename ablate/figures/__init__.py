@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -105,9 +105,7 @@ def draw_figures(tables: Tables, plan: Plan, *, pdf: bool = False) -> list[Figur
         return [Figure("figures", "Figures", error=one_line(f"{type(error).__name__}: {error}"))]
 
 
-def _drawn(
-    entry: Registered, item: Any, context: Context, missing: frozenset[str], pdf: bool
-) -> Figure | None:
+def _drawn(entry: Registered, item: Any, context: Context, missing: Set[str], pdf: bool) -> Figure | None:
     from matplotlib.text import Text
 
     from ablate.figures.draw import HALF, arrange

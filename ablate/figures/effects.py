@@ -42,11 +42,10 @@ FRONTS = (("front", "calibration", "ece", "trials"), ("cost", "the time of a ste
 @figure("answer", "What was asked", order=0)
 def asked(context: Context) -> Drawing | None:
     """The asked metrics against the levels of a numeric factor, else the differences that were asked for."""
-    study, made = context.plan.study, claims(context.tables["effects"], context.plan)
-    made = [one for one in made if one.row["n"]]
+    made = [one for one in claims(context.tables["effects"], context.plan) if one.row["n"]]
     if not made:
         return None
-    metrics = list(map(quantity, study.comparison_family[:MOST_PANELS]))
+    metrics = list(map(quantity, context.plan.study.comparison_family[:MOST_PANELS]))
     if len(context.factors) == 1 and len(context.arms) > 2 and context.is_ordered(context.axis):
         return _against_levels(context, made, metrics)
     return _forest(made, metrics)

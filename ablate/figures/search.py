@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ablate.analysis.arms import factor_label, level_label
-from ablate.analysis.tuning import SUFFIXES, Tuned
+from ablate.analysis.tuning import SUFFIXES, Tuned, levels_of
 from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context
 from ablate.figures.draw import Handles
@@ -151,7 +151,7 @@ def tuning_history(context: Context, scores: Scores) -> Drawing:
 def tuning_slices(context: Context, scores: Scores) -> Drawing:
     """The objective against every searched field."""
     space = scores.tuned.search.space
-    known = [scores.tuned.levels(row) for _, row in scores.points.iterrows()]
+    known = [levels_of(scores.tuned.search, row) for _, row in scores.points.iterrows()]
     levels = pd.DataFrame(known, columns=list(space))
     used = [name for name in space if (levels[name].notna() & scores.points["mean"].notna()).any()]
     shown, left_out = used[:MOST_PANELS], used[MOST_PANELS:]

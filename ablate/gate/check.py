@@ -119,7 +119,7 @@ def _problems(leaf: Leaf, run: Run, other: Run | None, arms: Mapping[str, str]) 
         yield f"--fail-if arm {printable(arm)!r}: is {where}, so there is nothing to compare it with"
     what = quantity(metric)
     if leaf.asked == "verdict":
-        never = ("better", "worse") if what.higher_is_better is None else ("higher", "lower")
+        never = ("higher", "lower") if what.better else ("better", "worse")
         if value in never:
             known = ", ".join(word for word in WORDS if word not in never)
             yield f"--fail-if {metric}: is never {value}; its verdicts are {known}"
@@ -144,8 +144,7 @@ def _joined(readings: Sequence[Reading], word: str) -> Reading:
 def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[str, str]) -> Reading:
     """A condition for one arm; what names an arm or counts trials is the same for all."""
     if isinstance(condition, Joined):
-        readings = [_read(part, arm, comparison, arms) for part in condition.parts]
-        return _joined(readings, condition.word)
+        return _joined([_read(part, arm, comparison, arms) for part in condition.parts], condition.word)
     leaf, run, compares = condition, comparison.b, OPERATORS[condition.operator]
     if leaf.metric in COUNTS:
         counts = run.statuses()

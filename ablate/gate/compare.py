@@ -17,27 +17,19 @@ from ablate.analysis.arms import complete_trials, finite_numbers, of_plan
 from ablate.analysis.effects import arm_spread, effect_row
 from ablate.errors import StudyError
 from ablate.metrics import FLOORS
-from ablate.stats.effect import independent_effect, paired_effect
+from ablate.stats.effect import independent_effect, paired_effect, verdict
 from ablate.stats.intervals import mean_interval
 from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size
 from ablate.study.fields import Fields, unknown_name
 from ablate.study.trials import Plan, deciding
 from ablate.tables.build import recorded_tables
-from ablate.tables.columns import declare
-from ablate.tables.files import inert, open_plan
-from ablate.tables.quantities import (
-    Quantity,
-    number_columns,
-    quantity,
-    shown,
-    shown_difference,
-    shown_p,
-    shown_seeds,
-)
+from ablate.tables.columns import declare, open_plan
+from ablate.tables.files import inert
+from ablate.tables.quantities import Quantity, ends, number_columns, quantity, shown, shown_p, shown_seeds
 from ablate.terminal import print_line, print_table, printable
 
-METRICS_SHOWN = ("accuracy", "nll", "ece")
+SHOWN = ("accuracy", "nll", "ece")
 RECORDED = ("device", "device_name", "resolved_precision", "threads", "torch_version", "commit")
 GRAVE = {
     "data fingerprint": "data", "device": "device", "device_name": "device",
@@ -130,9 +122,7 @@ class Comparison:
         return grave and f"Take care: the runs differ in {grave}; a difference may come from that alone."
 
 
-def compare_runs(
-    a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN, pairs: Pairs | None = None
-) -> Comparison:
+def compare_runs(a: Run, b: Run, metrics: Sequence[str] = SHOWN, pairs: Pairs | None = None) -> Comparison:
     """Join two runs by `pairs` of arms of `b` and of `a`, or else by the arms' names; differences are b - a.
 
     Intervals of all pairs and metrics hold together with 95 %; those of a run beside itself are no narrower
@@ -140,8 +130,7 @@ def compare_runs(
     """
     declare(a.plan.study, b.plan.study)
     measured = measured_columns(a, b)
-    unknown = [unknown_name("metric", name, measured) for name in metrics if name not in measured]
-    if unknown:
+    if unknown := [unknown_name("metric", name, measured) for name in metrics if name not in measured]:
         raise StudyError("\n".join(f"--metric {fault}" for fault in unknown))
     if pairs is None:
         pairs = [(arm, arm) for arm in a.plan.arms if arm in b.plan.arms]
@@ -152,7 +141,7 @@ def compare_runs(
 
 def metrics_shown(run: Run) -> tuple[str, ...]:
     """What is compared unless asked otherwise: of runs without predictions what their study is about."""
-    return METRICS_SHOWN if run.trials["accuracy"].notna().any() else run.plan.study.comparison_family
+    return SHOWN if run.trials["accuracy"].notna().any() else run.plan.study.comparison_family
 
 
 def measured_columns(a: Run, b: Run) -> list[str]:
@@ -162,7 +151,7 @@ def measured_columns(a: Run, b: Run) -> list[str]:
 
 def _differences(a: Run, b: Run, pairs: Pairs, metric: str, comparisons: int) -> Iterator[dict[str, Any]]:
     # The smaller of the margins that the studies declare, so that neither can excuse more.
-    margin = np.fmin.reduce([run.plan.study.all_margins.get(metric, np.nan) for run in (a, b)])
+    margin = float(np.fmin.reduce([run.plan.study.all_margins.get(metric, np.nan) for run in (a, b)]))
     sides = [{"a": a.by_seed(against), "b": b.by_seed(arm)} for arm, against in pairs]
     values = [[finite_numbers(of[metric]) for of in both.values()] for both in sides]
     paired = [a is b or _trained(a, against) == _trained(b, arm) for arm, against in pairs]
@@ -176,15 +165,12 @@ def _differences(a: Run, b: Run, pairs: Pairs, metric: str, comparisons: int) ->
     for at, (arm, against) in enumerate(pairs):
         effect, present = effects[at], [int(np.isfinite(own).sum()) for own in values[at]]
         digests, others = (list(of["predictions_sha256"].fillna("")) for of in sides[at].values())
-        row = effect_row(
-            metric,
-            effect,
-            spread=pooled if paired[at] else (float(effect.sd), float(effect.freedom)),
-            # With a value lost the difference stays undecided.
-            planned=min(present) + (present != [*map(len, values[at])]),
-            margin=float(margin),
-            identical=paired[at] and digests == others and all(digests),
-        )
+        # With a value lost the difference stays undecided.
+        planned = min(present) + (present != [*map(len, values[at])])
+        identical, better = paired[at] and digests == others and all(digests), quantity(metric).better
+        judged = verdict(effect, planned=planned, better=better, margin=margin, identical=identical)
+        spread = pooled if paired[at] else (float(effect.sd), float(effect.freedom))
+        row = effect_row(metric, effect, judged, margin, spread, claim=True)
         if row["reason"] == "incomplete" and a.undefined(against, metric) + b.undefined(arm, metric):
             row["reason"] = "undefined"
         for side, of in sides[at].items():
@@ -281,8 +267,7 @@ def _code(text: str) -> str:
 def _parts(comparison: Comparison, named: Callable[[str], str]) -> Iterator[Part]:
     """What there is to show, in order; `named` makes text from the records fit for where it is shown."""
     if comparison.unlike:
-        differing = [tuple(map(named, row)) for row in comparison.unlike]
-        yield "The runs differ in:", ("what", "A", "B"), differing
+        yield "The runs differ in:", ("what", "A", "B"), [[*map(named, row)] for row in comparison.unlike]
     else:
         yield "The runs differ in nothing that is recorded of their settings and machines.", (), ()
     if comparison.caution:
@@ -313,16 +298,16 @@ def _parts(comparison: Comparison, named: Callable[[str], str]) -> Iterator[Part
 
 def mean_text(what: Quantity, mean: float, low: float, high: float, n: int, floor: float = math.nan) -> str:
     """A mean with its own interval and n; with its noise floor, where it has one."""
-    ends = f"{shown(low, what)} to {shown(high, what)}, " if math.isfinite(low) else ""
+    reach = f"{ends(low, high, what)}, " if math.isfinite(low) else ""
     under = f", floor {shown(floor, what)}" if math.isfinite(floor) else ""
-    return f"{shown(mean, what)} ({ends}n = {n}{under})"
+    return f"{shown(mean, what)} ({reach}n = {n}{under})"
 
 
 def difference_text(row: Any) -> str:
     """The difference with its interval."""
     what = quantity(row.metric)
-    ends = f"{shown_difference(row.low, what)} to {shown_difference(row.high, what)}"
-    return f"{shown_difference(row.effect, what)} ({ends if math.isfinite(row.low) else 'no interval'})"
+    reach = ends(row.low, row.high, what, "no interval", signed=True)
+    return f"{shown(row.effect, what, signed=True)} ({reach})"
 
 
 def method_text(row: Any) -> str:

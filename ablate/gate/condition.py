@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
 import re
 from collections.abc import Callable
@@ -24,8 +23,8 @@ EXAMPLES = "write for example 'accuracy < 55%', 'high(ece) > 5%' or 'accuracy wo
 METRIC = r"(?!(?:low|high|difference|verdict|and|or)\b)[^\W\d]\w*"
 NUMBER = r"[-+−]?\s*(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?![\w.])"
 VERDICT = rf"(?:{'|'.join(WORDS)})\b"
-BRACKETS = {"(": 1, ")": -1}
-QUOTED = re.compile(r"""\s*(['"])(?P<arm>(?:(?!\1).)*)\1\s*\)""", re.DOTALL)
+PLAIN = r"(?:[^()]|\((?:[^()]|\([^()]*\))*\))*"  # brackets pair, one pair within another at most
+ARM = re.compile(rf"""\s*(?:(['"])(?P<quoted>(?:(?!\1).)*)\1|(?P<plain>{PLAIN}?))\s*\)""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -135,12 +134,6 @@ class _Reader:
     def _arm(self, metric: str) -> str | None:
         if not self.take(r"\("):
             return None
-        if quoted := QUOTED.match(self.text, self.at):
-            arm, self.at = quoted["arm"], quoted.end()
-        else:
-            depths = itertools.accumulate(BRACKETS.get(sign, 0) for sign in self.text[self.at :])
-            end = next((at for at, depth in enumerate(depths, self.at) if depth < 0), None)
-            if end is None:
-                self.refuse("')'", "")
-            arm, self.at = self.text[self.at : end].strip(), end + 1
-        return arm or self.refuse("the name of an arm", f"{metric}()")
+        found = ARM.match(self.text, self.at) or self.refuse("')'", "")
+        self.at = found.end()
+        return found["quoted"] or found["plain"] or self.refuse("the name of an arm", f"{metric}()")

@@ -14,7 +14,7 @@ from ablate.analysis.timing import Pass
 from ablate.analysis.tuning import Outcome, Retested, Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cautions import SMALL_DATA
-from ablate.report.cells import Column, Json, amount, cell, column, ends, of_quantity, view, with_unit, worded
+from ablate.report.cells import Column, Json, amount, cell, column, of_quantity, view, worded
 from ablate.report.pages import words
 from ablate.report.views import asked_view, duration, search_cost
 from ablate.study.own import OwnFields
@@ -23,7 +23,7 @@ from ablate.study.search import DECLARED, RETUNED, TUNING, Chosen
 from ablate.study.study import ExternalStudy
 from ablate.study.trials import Plan, Trial, arm_name
 from ablate.tables.files import Tables
-from ablate.tables.quantities import ABSENT, Quantity, few, quantity, shown, shown_difference, shown_seeds
+from ablate.tables.quantities import ABSENT, Quantity, ends, few, quantity, shown, shown_seeds, with_unit
 
 SAID = (
     "kind", "term", "against", "metric", "verdict", "reason", "effect", "low", "high", "p", "p_adjusted",
@@ -137,7 +137,7 @@ def _undecided(group: list[Claim]) -> str:
     if len(sizes) == 1:
         text += _size(group[0].row, " ({}, {})")
     elif len(sizes):
-        text += f" ({shown_difference(sizes.min(), what)} to {shown_difference(sizes.max(), what)})"
+        text += f" ({ends(sizes.min(), sizes.max(), what, signed=True)})"
     reasons = [UNTOLD[reason] for reason in rows["reason"].unique() if reason in UNTOLD]
     text += f", because {' and '.join(reasons)}" if reasons else ""
     untold = rows[rows["reason"] == ""]
@@ -153,8 +153,7 @@ def _undecided(group: list[Claim]) -> str:
 
 
 def _difference(value: float, what: Quantity, *, signed: bool = True) -> str:
-    text = shown_difference(value, what) if signed else shown(value, what)
-    return f"{text} {what.difference_unit}".rstrip()
+    return f"{shown(value, what, signed=signed)} {what.difference_unit}".rstrip()
 
 
 def _size(row: "pd.Series[Any]", form: str = "{} ({})") -> str:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from ablate.tables.quantities import ABSENT, Quantity, clean, shown, shown_difference
+from ablate.tables.quantities import ABSENT, Quantity, clean, shown
 
 Json = dict[str, Any]
 Row = TypeVar("Row")
@@ -73,22 +73,8 @@ def count(number: Any) -> Json:
     return cell(str(int(number)), float(number))
 
 
-def amount(value: float, what: Quantity, notes: Sequence[str] = (), **numbers: Any) -> Json:
-    """A cell of a value in its shown unit."""
-    return cell(shown(value, what), float(value), notes, **numbers)
-
-
-def difference(value: float, what: Quantity, notes: Sequence[str] = (), **numbers: Any) -> Json:
-    """A cell of a difference, with its sign."""
-    return cell(shown_difference(value, what), float(value), notes, **numbers)
-
-
-def ends(low: float, high: float, what: Quantity, absent: str = "", *, signed: bool = False) -> str:
-    """Both ends of an interval, or what stands where it has none; with signs for a difference."""
-    show = shown_difference if signed else shown
-    return f"{show(low, what)} to {show(high, what)}" if math.isfinite(low) else absent
-
-
-def with_unit(value: float, what: Quantity) -> str:
-    """A value in its shown unit, for a sentence."""
-    return f"{shown(value, what)} {what.unit}".rstrip()
+def amount(
+    value: float, what: Quantity, notes: Sequence[str] = (), *, signed: bool = False, **numbers: Any
+) -> Json:
+    """A cell of a value in its shown unit, or of a difference, `signed`."""
+    return cell(shown(value, what, signed=signed), float(value), notes, **numbers)

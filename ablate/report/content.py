@@ -22,8 +22,8 @@ from ablate.report.paper import methods_paragraph
 from ablate.store.results import ResultsFolder, make_writable, write_atomically
 from ablate.study.study import ExternalStudy
 from ablate.study.trials import Plan
-from ablate.tables.columns import RECORDED
-from ablate.tables.files import Tables, open_plan, read_tables, write_tables
+from ablate.tables.columns import RECORDED, open_plan
+from ablate.tables.files import Tables, read_tables, write_tables
 from ablate.terminal import optional
 
 FORMAT = 2  # raised when report.json changes in a way that its readers must know of

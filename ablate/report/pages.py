@@ -147,16 +147,11 @@ def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str,
     # Text and not base64, which would make it a third longer.
     svg = {figure.name: quote(adaptive(figure.light, figure.dark), safe=SAFE) for figure in figures}
     csv = {name: base64.b64encode(content).decode() for name, content in downloads.items()}
+    images = {name: Markup(f"data:image/svg+xml,{text}") for name, text in svg.items()}
+    carried = {name: f"data:text/csv;charset=utf-8;base64,{text}" for name, text in csv.items()}
+    looks = {"style": style, "script": script, "policy": policy}
     page = environment(autoescape=True).get_template("report.html.j2")
-    return page.render(
-        report=report,
-        sections=sections(report),
-        style=style,
-        script=script,
-        policy=policy,
-        images={name: Markup(f"data:image/svg+xml,{text}") for name, text in svg.items()},
-        downloads={name: f"data:text/csv;charset=utf-8;base64,{text}" for name, text in csv.items()},
-    )
+    return page.render(report=report, sections=sections(report), images=images, downloads=carried, **looks)
 
 
 def _source_hash(source: str) -> str:

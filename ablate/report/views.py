@@ -16,32 +16,18 @@ from ablate.analysis.published import Value, published_summaries, published_valu
 from ablate.analysis.timing import Pass, arm_cases
 from ablate.analysis.tuning import SUFFIXES, Retested, Tuned
 from ablate.metrics import FLOORS
-from ablate.report.cells import (
-    Column,
-    Json,
-    amount,
-    cell,
-    column,
-    count,
-    difference,
-    ends,
-    of_quantity,
-    view,
-    with_unit,
-    worded,
-)
+from ablate.report.cells import Column, Json, amount, cell, column, count, of_quantity, view, worded
 from ablate.report.pages import words
 from ablate.stats.effect import smallest_sign_flip_p
 from ablate.stats.intervals import Interval, MedianInterval, median_interval
 from ablate.store.timing import plain_case
 from ablate.study.comparisons import Term, terms
 from ablate.study.parts import PART
-from ablate.study.search import Search
 from ablate.study.study import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables.columns import COLUMNS
 from ablate.tables.files import Tables
-from ablate.tables.quantities import ABSENT, Quantity, one_line, quantity, shown, shown_decimal, shown_p
+from ablate.tables.quantities import ABSENT, Quantity, ends, one_line, quantity, shown, shown_decimal, shown_p
 
 ARM_METRICS = ("accuracy", "nll", "brier", "ece", "confidence_gap", "temperature", "ece_scaled")
 MORE_METRICS = (
@@ -107,11 +93,11 @@ def asked_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass |
         for what in map(quantity, intervals):
             own, claim, notes = intervals[what.name][arm], by_arm.get((arm, what.name)), list[str]()
             if arm in against and own.n:
-                delta = difference(own.mean - intervals[what.name][against[arm]].mean, what)["text"]
+                delta = shown(own.mean - intervals[what.name][against[arm]].mean, what, signed=True)
                 notes = [f"{delta} {claim.word}" if claim else delta]
                 if study.design == "both" and PART in study.factors:
                     notes.append(f"against {arms[against[arm]].levels[PART]}")
-            numbers = {"low": own.low, "high": own.high, "verdict": claim.word if claim else ""}
+            numbers: Json = {"low": own.low, "high": own.high, "verdict": claim.word if claim else ""}
             bar = [round(float(end), 1) for end in bars[what.name][arm].dropna()] or None
             yield of_quantity(what, amount(own.mean, what, notes, **numbers, bar=bar))
         if timing and cases[arm] in timing.times:
@@ -175,7 +161,7 @@ def _runs(complete: int, planned: int) -> Column:
 
 
 def _mean(interval: Interval, what: Quantity, note: str = "") -> Json:
-    numbers = {"n": interval.n, "low": interval.low, "high": interval.high}
+    numbers: Json = {"n": interval.n, "low": interval.low, "high": interval.high}
     return amount(interval.mean, what, [interval_text(interval, what), note], **numbers)
 
 
@@ -263,7 +249,7 @@ def effect_cell(effect: pd.Series[Any]) -> Json:
         notes += [f"adjusted p {shown_p(effect['p_adjusted'])}", effect["verdict"]]
     else:
         notes.append(effect["verdict"])
-    own = difference(size, what, notes, **effect[["low", "high", "p_adjusted", "verdict"]])
+    own = amount(size, what, notes, signed=True, **effect[["low", "high", "p_adjusted", "verdict"]])
     return {**own, "text": f"{arrow}{own['text']}"}
 
 
@@ -367,7 +353,7 @@ def _beside(values: list[Value]) -> Iterator[Column]:
 
 def _outside(value: Value) -> str:
     what, ours = quantity(value.name), interval_text(value.ours, quantity(value.name))
-    return f"epoch {value.epoch}, {what.noun}: published {with_unit(value.theirs, what)}, ours {ours}"
+    return f"epoch {value.epoch}, {what.noun}: published {shown(value.theirs, what)} {what.unit}, ours {ours}"
 
 
 def tuning_view(tuned: Tuned, retests: Sequence[Retested]) -> Json:
@@ -381,8 +367,12 @@ def tuning_view(tuned: Tuned, retests: Sequence[Retested]) -> Json:
         "Reported split": f"not looked at while tuning; digest {digests['reported_digest']}; "
         f"{facts['overlap']} of the tuning images are in it",
     }
+    searched = list[str]()
+    for name, dimension in search.space.items():
+        when = " and ".join(f"{factor_label(on)}={level_label(of)}" for on, of in dimension.when.items())
+        searched.append(f"{factor_label(name)}: {dimension.in_words()}{f' (where {when})' if when else ''}")
     known = {
-        "Searched": "; ".join(_dimension(search, name) for name in search.space),
+        "Searched": "; ".join(searched),
         "Objective": " and ".join(f"{what.label} ({what.better} is better)" for what in tuned.objectives),
         "Budget": f"{facts['points_planned']} points of {facts['seeds']} training runs: {states}",
         "Sampler": f"{words(f'sampler.{search.sampler}')}, seed {search.sampler_seed}, "
@@ -417,12 +407,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
 
 
-def _dimension(search: Search, name: str) -> str:
-    dimension = search.space[name]
-    when = " and ".join(f"{factor_label(other)}={level_label(of)}" for other, of in dimension.when.items())
-    return f"{factor_label(name)}: {dimension.in_words()}{f' (where {when})' if when else ''}"
-
-
 def _retested_table(retests: Sequence[Retested]) -> Json | None:
     """A row per re-tested arm; of each objective both means, both advantages and what did not show again."""
 
@@ -437,16 +421,19 @@ def _retested_table(retests: Sequence[Retested]) -> Json | None:
             reach = f"{ends(tuned.low, tuned.high, what, 'no interval')}{runs}"
             again = f"{ends(fresh.low, fresh.high, what, 'no interval')}, n = {fresh.n}"
             judged = effect_cell(effect) if effect is not None and effect["n"] else cell(ABSENT)
-            seen = f"smoothed {shown(outcome.smoothed, what)}" if math.isfinite(outcome.smoothed) else ""
-            own = amount(tuned.mean, what, [reach, seen])
+            note = f"smoothed {shown(outcome.smoothed, what)}" if math.isfinite(outcome.smoothed) else ""
+            own = amount(tuned.mean, what, [reach, note])
             yield column(f"{what.label}, tuning split", own, unit=what.unit, meaning=words("column.tuning"))
             own = amount(fresh.mean, what, [again if fresh.n else "not re-run yet"])
             head = f"{what.label}, reported split"
             yield column(head, own, unit=what.unit, meaning=words("column.reported"))
-            smoothed = difference(outcome.seen_smoothed, what)["text"]
+            smoothed = shown(outcome.seen_smoothed, what, signed=True)
             note = f"smoothed {smoothed}" if math.isfinite(outcome.seen_smoothed) else ""
-            changes = {"Δ while tuning": difference(outcome.seen, what, [note]), "Δ re-tested": judged}
-            for label, own in {**changes, "Drop": difference(outcome.drop, what)}.items():
+            seen, drop = (
+                amount(outcome.seen, what, [note], signed=True),
+                amount(outcome.drop, what, signed=True),
+            )
+            for label, own in {"Δ while tuning": seen, "Δ re-tested": judged, "Drop": drop}.items():
                 shown_as = cell(ABSENT) if one.is_baseline else own
                 yield column(label, shown_as, unit=what.difference_unit, meaning=words(f"column.{label}"))
 

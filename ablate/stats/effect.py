@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from ablate.stats.intervals import CONFIDENCE, BoolArray, FloatArray, IntArray, moments, slack, t_margin
+from ablate.stats.intervals import CONFIDENCE, BoolArray, FloatArray, Values, moments, slack, t_margin
 
-Values = NDArray[np.floating]
 Weights = Sequence[float] | NDArray[np.float64]
 MOST_FLIPPED = 20  # seeds of the sign-flip test; each more doubles the patterns, and 20 have a million
 
@@ -36,25 +35,20 @@ class Effect:
     effect: FloatArray  # NaN where a side has no value
     error: FloatArray  # its standard error; NaN and 0 as `sd`
     freedom: FloatArray  # degrees of freedom of its t distribution
-    n: IntArray  # complete pairs, or values of the smaller of two independent samples
+    n: NDArray[np.int64]  # complete pairs, or values of the smaller of two independent samples
     sd: FloatArray
     rho: FloatArray
     comparisons: int  # effects in the family, at least 1, whose intervals hold together with 95 %
 
-    @cached_property
-    def margin(self) -> FloatArray:
-        """Half the width of the simultaneous interval; NaN where there is no spread to build one on."""
-        return t_margin(self.error, self.freedom, comparisons=self.comparisons)
-
     @property
     def low(self) -> FloatArray:
-        """Lower end of the simultaneous interval."""
-        return self.effect - self.margin
+        """Lower end of the simultaneous interval; NaN where there is no spread to build one on."""
+        return self.effect - t_margin(self.error, self.freedom, comparisons=self.comparisons)
 
     @property
     def high(self) -> FloatArray:
-        """Upper end of the simultaneous interval."""
-        return self.effect + self.margin
+        """Upper end of the same."""
+        return self.effect + t_margin(self.error, self.freedom, comparisons=self.comparisons)
 
     @cached_property
     def p(self) -> FloatArray:
@@ -142,14 +136,11 @@ class Verdict:
 
 
 def verdict(
-    effect: Effect,
-    *,
-    planned: int,
-    higher_is_better: bool | None,
-    margin: float = math.nan,
-    identical: bool = False,
+    effect: Effect, *, planned: int, better: str, margin: float = math.nan, identical: bool = False
 ) -> Verdict:
     """Judge effects of one metric by their simultaneous intervals, those of a family, in one step.
+
+    `better` is the metric's better direction, "higher" or "lower", or "" where neither is.
 
     Equivalent, which is asked first: the interval lies inside the margin, > 0 or NaN (two one-sided t tests,
     each at alpha / (2 comparisons)). Better or worse: it excludes 0. With fewer than the `planned` pairs all
@@ -163,19 +154,10 @@ def verdict(
     same = identical & (effect.n >= 2) & (effect.effect == 0) & (effect.sd == 0)
     equivalent = same | (p_equivalence <= 1 - CONFIDENCE)
     above, below = effect.low > 0, effect.high < 0
-    signed = {True: ("better", "worse"), False: ("worse", "better"), None: ("higher", "lower")}
-    return Verdict(
-        word=np.select(
-            [incomplete, equivalent, above, below],
-            ["undecided", "equivalent", *signed[higher_is_better]],
-            "undecided",
-        ),
-        reason=np.select(
-            [incomplete, same, effect.n < 2, effect.sd == 0],
-            ["incomplete", "identical", "too_few_seeds", "no_spread"],
-            "",
-        ),
-        below_margin=np.asarray(~incomplete & equivalent & (above | below)),
-        p_adjusted=p_adjusted,
-        p_equivalence=p_equivalence,
-    )
+    signed = {"higher": ("better", "worse"), "lower": ("worse", "better"), "": ("higher", "lower")}
+    words = ["undecided", "equivalent", *signed[better]]
+    word = np.select([incomplete, equivalent, above, below], words, "undecided")
+    reasons = ["incomplete", "identical", "too_few_seeds", "no_spread"]
+    reason = np.select([incomplete, same, effect.n < 2, effect.sd == 0], reasons, "")
+    below_margin = np.asarray(~incomplete & equivalent & (above | below))
+    return Verdict(word, reason, below_margin, p_adjusted, p_equivalence)

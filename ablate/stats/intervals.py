@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+Values = NDArray[np.floating]  # in either precision
 CONFIDENCE = 0.95  # of an interval, or of all of a family together
 UNBOUNDED = (-math.inf, math.inf)
 ROUNDING, OF_FLOAT32 = 1e-12, 2.0**-22
@@ -31,7 +32,7 @@ class Interval:
     sd: float
 
 
-def mean_interval(values: NDArray[np.floating], *, bounds: tuple[float, float] = UNBOUNDED) -> Interval:
+def mean_interval(values: Values, *, bounds: tuple[float, float] = UNBOUNDED) -> Interval:
     """Mean over seeds with its t interval, within `bounds`; [n] values, finite, or NaN for a missing one.
 
     Unlike the bootstrap it keeps its coverage at n = 3 to 10. Of one value, or equal ones, the ends are NaN.
@@ -60,7 +61,7 @@ def ends_within(bounds: tuple[float, float], mean: float, margin: float) -> tupl
     return max(mean + (lean - reach) / widened, bounds[0]), min(mean + (lean + reach) / widened, bounds[1])
 
 
-def prediction_interval(values: NDArray[np.floating]) -> Interval:
+def prediction_interval(values: Values) -> Interval:
     """Mean over seeds with the 95 % interval for one more run: mean ± t(0.975, n − 1) · sd · sqrt(1 + 1/n).
 
     Source: Hahn and Meeker 1991, Statistical intervals, section 4.7, https://doi.org/10.1002/9780470316771
@@ -80,7 +81,7 @@ class MedianInterval:
     n: int
 
 
-def median_interval(values: NDArray[np.floating]) -> MedianInterval:
+def median_interval(values: Values) -> MedianInterval:
     """Median with the narrowest symmetric pair of order statistics that holds it with 95 % confidence.
 
     For times, whose spikes are real: it holds whatever the distribution. [n] values, finite.
@@ -95,9 +96,7 @@ def median_interval(values: NDArray[np.floating]) -> MedianInterval:
     return MedianInterval(float(np.median(values)), float(ends.low), float(ends.high), len(values))
 
 
-def new_images_interval(
-    differences: NDArray[np.floating], *, comparisons: int = 1
-) -> tuple[float, float, float]:
+def new_images_interval(differences: Values, *, comparisons: int = 1) -> tuple[float, float, float]:
     """Mean paired difference, and the ends of its interval for new images as well as new seeds.
 
     Of `differences` [n, N], finite, or one arm's values. With seed s on image i taken as effect + seed[s] +

@@ -41,31 +41,6 @@ def paired_power(effect: float, n: int, *, sd: float, comparisons: int = 1) -> f
     )
 
 
-@functools.cache
-def minimal_detectable_effect(n: int, *, sd: float, comparisons: int = 1) -> float:
-    """Smallest true difference that n seeds detect with 80 % power; infinite for fewer than two."""
-    return _smallest(paired_power, n, sd, comparisons)
-
-
-def confirmable_margin(n: int, *, sd: float, comparisons: int = 1) -> float:
-    """Smallest margin that n seeds show an effect of 0 to lie within, likewise."""
-    return _smallest(equivalence_power, n, sd, comparisons)
-
-
-def _smallest(power: Callable[..., float], n: int, sd: float, comparisons: int) -> float:
-    _level(sd, comparisons)
-    if n < 2:
-        return math.inf
-
-    def beyond(size: float) -> float:
-        return power(size, n, sd=1.0, comparisons=comparisons) - POWER
-
-    upper = 1.0
-    while beyond(upper) < 0:
-        upper *= 2
-    return sd * float(brentq(beyond, 1e-9, upper))
-
-
 def equivalence_power(
     margin: float, n: int, *, sd: float, difference: float = 0.0, comparisons: int = 1
 ) -> float:
@@ -83,6 +58,26 @@ def equivalence_power(
         n,
         last=reach / critical if critical > 0 else math.inf,
     )
+
+
+def _smallest(power: Callable[..., float], n: int, *, sd: float, comparisons: int = 1) -> float:
+    _level(sd, comparisons)
+    if n < 2:
+        return math.inf
+
+    def beyond(size: float) -> float:
+        return power(size, n, sd=1.0, comparisons=comparisons) - POWER
+
+    upper = 1.0
+    while beyond(upper) < 0:
+        upper *= 2
+    return sd * float(brentq(beyond, 1e-9, upper))
+
+
+minimal_detectable_effect = functools.cache(functools.partial(_smallest, paired_power))
+"""Smallest true difference that n seeds detect with 80 % power; infinite for fewer than two."""
+confirmable_margin = functools.partial(_smallest, equivalence_power)
+"""Smallest margin that n seeds show an effect of 0 to lie within, likewise."""
 
 
 def seeds_needed(margin: float, *, sd: float, comparisons: int = 1, most: int = MOST_SEEDS) -> int | None:

@@ -53,14 +53,15 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
             projections.setdefault(trial.arm, run.projection)
             if not trial.repeat:
                 runs.setdefault(trial.arm, {})[trial.seed] = run
-    rows |= {
+    made: dict[str, Iterable[dict[str, Any]]] = {
+        **rows,
         "new_images": images.new_image_rows(plan, runs),
         "confusion": images.confusion_rows(plan, runs),
         "projection": [row for projection in projections.values() for row in projection],
         "floors": images.floor_rows(plan, runs),
         "step_times": step_time_rows(folder),
     }
-    return {name: frame(name, table) for name, table in rows.items()} | tuning_tables(folder)
+    return {name: frame(name, table) for name, table in made.items()} | tuning_tables(folder)
 
 
 def _trial_row(plan: Plan, trial: Trial, stored: Stored, run: Run | None) -> dict[str, Any]:

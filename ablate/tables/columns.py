@@ -9,16 +9,18 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
+from ablate.errors import RecordError
 from ablate.guarded import guarded
 from ablate.metrics import METRICS
 from ablate.store.points import Importances, Point, Tuning
 from ablate.store.records import Environment, Record
+from ablate.store.results import ResultsFolder, read_plan
 from ablate.store.timing import Case
 from ablate.study.fields import Fields, Frozen, is_field
 from ablate.study.own import Metric
 from ablate.study.search import Search
 from ablate.study.study import Study
-from ablate.study.trials import Trial
+from ablate.study.trials import Plan, Trial
 
 Given = TypeVar("Given")
 Kind = Literal["text", "integer", "number", "boolean"]
@@ -70,11 +72,6 @@ class Column:
     def noun(self) -> str:
         """Label within a sentence; abbreviations keep their capitals."""
         return self.label if self.label[:2].isupper() else self.label[0].lower() + self.label[1:]
-
-    @property
-    def higher_is_better(self) -> bool | None:
-        """None where neither direction is."""
-        return {"higher": True, "lower": False}.get(self.better)
 
 
 text, integer = partial(Column, "text"), partial(Column, "integer")
@@ -306,6 +303,16 @@ DECLARED: ContextVar[Mapping[str, Metric]] = ContextVar("declared", default=Mapp
 def declare(*studies: Study) -> None:
     """Have these studies' own metrics known; those of studies before are forgotten."""
     DECLARED.set({name: metric for study in studies for name, metric in study.metrics.items()})
+
+
+def open_plan(folder: ResultsFolder) -> Plan:
+    """The plan of a results folder, the metrics that it declares known and their code to be found."""
+    plan = read_plan(folder)
+    if not folder.records.is_dir():  # as of a variation that was copied without its study
+        raise RecordError(f"{folder.records}: is missing, and with it what the tables tell of; restore it")
+    declare(plan.study)
+    plan.find_own_modules()
+    return plan
 
 
 def with_own_metrics(names: Collection[str], function: Callable[[], Given]) -> Given:

@@ -12,15 +12,13 @@ from ablate.errors import RecordError
 from ablate.store.results import (
     ResultsFolder,
     is_sealed,
-    read_plan,
     read_sealed,
     readable,
     write_atomically,
     write_sealed,
 )
 from ablate.study.fields import Frozen
-from ablate.study.trials import Plan
-from ablate.tables.columns import COLUMNS, FIRST, RETIRED, Kind, columns_of, declare, is_argument
+from ablate.tables.columns import COLUMNS, FIRST, RETIRED, Kind, columns_of, is_argument
 from ablate.terminal import optional
 
 Tables = dict[str, pd.DataFrame]
@@ -32,16 +30,6 @@ class Digests(Frozen):
     """The tables of a folder, by name their SHA-256."""
 
     digests: dict[str, str]
-
-
-def open_plan(folder: ResultsFolder) -> Plan:
-    """The plan of a results folder, the metrics that it declares known and their code to be found."""
-    plan = read_plan(folder)
-    if not folder.records.is_dir():  # as of a variation that was copied without its study
-        raise RecordError(f"{folder.records}: is missing, and with it what the tables tell of; restore it")
-    declare(plan.study)
-    plan.find_own_modules()
-    return plan
 
 
 def frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -116,9 +104,8 @@ def _read_table(folder: ResultsFolder, table: str, digests: Mapping[str, str]) -
         data = pd.read_csv(io.BytesIO(raw), dtype="string", keep_default_na=False, na_values=[""])
         if table == "effects" and "kind" not in data:
             data = data.rename(columns=FORMER_EFFECTS).assign(kind="arm")
-        columns = columns_of(
-            table, {name: data[name].dropna() for name in map(str, data) if is_argument(name)}
-        )
+        arguments = filter(is_argument, map(str, data))
+        columns = columns_of(table, {name: data[name].dropna() for name in arguments})
         if not set(data.columns) <= {*(column.name for column in columns), *RETIRED.get(table, ())}:
             raise RecordError(f"{path}: the table has other columns than this version of ablate reads")
         # An earlier version wrote fewer columns, but the same ones of these.

@@ -3,7 +3,7 @@
 import itertools
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,9 +129,9 @@ def read_trial(folder: ResultsFolder, trial: Trial) -> tuple[Stored, Run | None]
     )
 
 
-def new_image_rows(plan: Plan, runs: Runs) -> Rows:
+def new_image_rows(plan: Plan, runs: Runs) -> Iterator[dict[str, Any]]:
     """The interval for new images and new seeds, by metric of `BY_IMAGE`: of each comparison and each arm."""
-    rows, size, family = [], family_size(plan), plan.study.comparison_family
+    size, family = family_size(plan), plan.study.comparison_family
     asked = {(term.term, term.against) for term in terms(plan) if term.asked}
     alone = [(arm, None) for arm in plan.arms]
     for (arm, baseline), metric in itertools.product([*plan.comparisons, *alone], BY_IMAGE):
@@ -151,31 +151,24 @@ def new_image_rows(plan: Plan, runs: Runs) -> Rows:
             if baseline is None:
                 low, high = ends_within(METRICS[metric].bounds, effect, high - effect)
             row |= {"images": values.shape[1], "effect": effect, "low": low, "high": high}
-        rows.append(row)
-    return rows
+        yield row
 
 
-def confusion_rows(plan: Plan, runs: Runs) -> Rows:
+def confusion_rows(plan: Plan, runs: Runs) -> Iterator[dict[str, Any]]:
     """One row per arm, class and predicted class, with zeros, over an arm's training runs."""
-    rows = []
     for arm in plan.arms:
         own = list(runs.get(arm, {}).values())
         names = own[-1].class_names if own else ()
         if 2 <= len(names) <= MOST_CLASSES:
             counts = np.sum([run.confusion for run in own], axis=0)
-            rows += [
-                {"arm": arm, "class": names[true], "predicted": names[predicted], "count": count}
-                for (true, predicted), count in np.ndenumerate(counts)
-            ]
-    return rows
+            for (true, predicted), count in np.ndenumerate(counts):
+                yield {"arm": arm, "class": names[true], "predicted": names[predicted], "count": count}
 
 
-def floor_rows(plan: Plan, runs: Runs) -> Rows:
+def floor_rows(plan: Plan, runs: Runs) -> Iterator[dict[str, Any]]:
     """One row per arm and metric with a noise floor: the band for the mean over the arm's training runs."""
-    rows = []
     for arm in filter(runs.get, plan.arms):
         own = list(runs[arm].values())
         for metric in own[0].resampled:
             low, high = band_of_mean([run.resampled[metric] for run in own])
-            rows.append({"arm": arm, "metric": metric, "runs": len(own), "low": low, "high": high})
-    return rows
+            yield {"arm": arm, "metric": metric, "runs": len(own), "low": low, "high": high}

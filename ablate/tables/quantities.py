@@ -26,9 +26,21 @@ def number_columns() -> set[str]:
     return {*DECLARED.get(), *(column.name for column in COLUMNS["trials"] if column.kind == "number")}
 
 
-def shown(value: float | None, what: Quantity) -> str:
-    """A value in the shown unit, without the unit."""
-    return shown_decimal(None if value is None else value * what.factor, what.digits)
+def shown(value: float | None, what: Quantity, *, signed: bool = False) -> str:
+    """A value in the shown unit, without the unit; `signed`, a difference, with a plus too, but not of 0."""
+    text = shown_decimal(None if value is None else value * what.factor, what.digits)
+    return f"+{text}" if signed and not text.startswith((ABSENT, "−")) and float(text) else text
+
+
+def ends(low: float, high: float, what: Quantity, absent: str = "", *, signed: bool = False) -> str:
+    """Both ends of an interval, or what stands where it has none."""
+    both = (shown(end, what, signed=signed) for end in (low, high))
+    return " to ".join(both) if math.isfinite(low) else absent
+
+
+def with_unit(value: float, what: Quantity) -> str:
+    """A value in its shown unit, for a sentence."""
+    return f"{shown(value, what)} {what.unit}".rstrip()
 
 
 def shown_decimal(value: float | None, digits: int) -> str:
@@ -37,13 +49,6 @@ def shown_decimal(value: float | None, digits: int) -> str:
         return ABSENT
     text = f"{value:.{digits}f}"
     return (text.lstrip("-") if float(text) == 0 else text).replace("-", "−")
-
-
-def shown_difference(value: float | None, what: Quantity) -> str:
-    """A difference in the shown unit, always with its sign."""
-    text = shown(value, what)
-    signed = text in (ABSENT, shown_decimal(0.0, what.digits)) or text.startswith("−")
-    return text if signed else f"+{text}"
 
 
 def shown_seeds(few: float | None, many: float | None) -> str:

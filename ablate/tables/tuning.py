@@ -21,6 +21,7 @@ from ablate.tables.files import Tables, frame
 from ablate.tables.images import Stored, fields_of, read_stored, scores_of
 from ablate.tables.quantities import quantity
 
+Values = tuple[float, ...]  # of a complete point, or of one of its runs, per objective
 SUFFIXES = ("", "_2")  # of the first and the second objective's columns
 
 
@@ -30,7 +31,7 @@ class PointRun(NamedTuple):
     seed: int
     trial_id: str
     status: str
-    values: tuple[float, ...]
+    values: Values
     seconds: float
     fields: dict[str, Any]
 
@@ -65,9 +66,7 @@ def points_table(folder: ResultsFolder) -> pd.DataFrame:
     return frame("points", []) if tuning is None else _points(tuning, _runs(folder, tuning))
 
 
-def objective_values(
-    folder: ResultsFolder, point: Point, objective: Sequence[str]
-) -> dict[int, tuple[float, ...]]:
+def objective_values(folder: ResultsFolder, point: Point, objective: Sequence[str]) -> dict[int, Values]:
     """Seed to what a point's complete trial scored, per objective; a seed with one undefined is left out."""
     runs = with_own_metrics(objective, lambda: _point_runs(folder, point, objective))
     return {run.seed: run.values for run in runs if run.values}
@@ -86,7 +85,7 @@ def _point_runs(folder: ResultsFolder, point: Point, objective: Sequence[str]) -
         trial = stored.record and stored.record.trial
         if trial and (trial.seed != seed or layered(trial.levels) != point.levels):
             stored = Stored(UNREADABLE, fault=f"is of another point, {trial.arm} with seed {trial.seed}")
-        values, seconds, fields = tuple[float, ...](), 0.0, {}
+        values, seconds, fields = Values(), 0.0, {}
         if stored.status == "complete":
             scores = tuple(scores_of(stored, objective).values())
             values = scores if all(map(math.isfinite, scores)) else ()
@@ -148,13 +147,8 @@ def _points(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> pd.DataFrame:
 
 def _row(tuning: Tuning, point: Point, runs: Sequence[PointRun]) -> dict[str, Any]:
     """A point's columns but its scores."""
-    last_seen = math.nan
-    if point.state == "pruned":  # what it had reached
-        seen = [run.values[0] for run in runs if run.values]
-        if seen:
-            last_seen = float(np.mean(seen))
-        elif point.intermediate:
-            last_seen = point.intermediate[max(point.intermediate)]
+    seen = [run.values[0] for run in runs if run.values]
+    seen = seen or [point.intermediate[epoch] for epoch in sorted(point.intermediate)[-1:]]
     return {
         **dict(point),
         "reason": point.reason or None,
@@ -164,7 +158,7 @@ def _row(tuning: Tuning, point: Point, runs: Sequence[PointRun]) -> dict[str, An
         **next((run.fields for run in runs if run.fields), {}),
         "seeds_planned": len(point.seeds),
         "seeds_done": sum(bool(run.values) for run in runs),
-        "last_seen": last_seen,
+        "last_seen": float(np.mean(seen)) if seen and point.state == "pruned" else math.nan,
         "winner": point.number in tuning.winners,
         "seconds": math.fsum(run.seconds for run in runs),
     }

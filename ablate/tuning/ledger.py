@@ -21,8 +21,8 @@ from ablate.store.records import put_aside, read_records
 from ablate.store.results import ResultsFolder, write_sealed
 from ablate.study.fields import Levels
 from ablate.study.options import Options
-from ablate.tables.tuning import objective_values, points_table, winners_of
-from ablate.tuning.points import RUNNING, Points, Values, quiet
+from ablate.tables.tuning import Values, objective_values, points_table, winners_of
+from ablate.tuning.points import RUNNING, Points, quiet
 
 Came = TypeVar("Came")
 Method = TypeVar("Method", bound=Callable[..., Any])

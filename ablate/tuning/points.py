@@ -31,8 +31,8 @@ from ablate.store.points import Importances, Point, Source, State
 from ablate.study.fields import Levels
 from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
 from ablate.tables.quantities import quantity
+from ablate.tables.tuning import Values
 
-Values = tuple[float, ...]  # of a complete point, per objective
 POINT = "point"  # the user attribute with what Optuna does not say: seeds, trials, source, how it ended
 RUNNING = {"state": "running", "reason": "", "pruned_at": None}
 REFUSED: dict[str, Any] = {"state": "failed", "reason": "no tuner of this search wrote its row"}

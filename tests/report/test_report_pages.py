@@ -20,7 +20,7 @@ from ablate.report.pages import code, escape
 from ablate.store.results import ResultsFolder
 from ablate.tables.columns import COLUMNS, DERIVED, TUNING
 from ablate.tables.files import read_tables
-from ablate.tables.quantities import UNSEEN, quantity, shown, shown_difference, shown_p
+from ablate.tables.quantities import UNSEEN, quantity, shown, shown_p
 
 EVERY = [case for case in CASES if case != "harmless"]
 WITH_FIGURES = ["sweep", "single", "hostile", "tuned_hostile"]
@@ -201,7 +201,8 @@ def test_escaped_text_is_that_text_and_nothing_else(word: str) -> None:
     ],
 )
 def test_numbers_are_shown_in_their_unit(value: float, metric: str, text: str, difference: str) -> None:
-    assert (shown(value, quantity(metric)), shown_difference(value, quantity(metric))) == (text, difference)
+    what = quantity(metric)
+    assert (shown(value, what), shown(value, what, signed=True)) == (text, difference)
     p_values = {1e-300: "< 0.001", 0.0009: "< 0.001", 0.001: "0.001", 0.0514: "0.051", 1.0: "> 0.99"}
     assert {p: shown_p(p) for p in p_values} == p_values
     assert shown_p(float("nan")) == "–"

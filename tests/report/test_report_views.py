@@ -14,7 +14,7 @@ from ablate.report.cautions import banners
 from ablate.report.views import components_view, effects_view
 from ablate.store.results import read_plan
 from ablate.tables.files import frame, read_tables
-from ablate.tables.quantities import quantity, shown_difference
+from ablate.tables.quantities import quantity, shown
 
 WORDS = re.compile(rf"\b({'|'.join(VERDICTS)})\b")
 
@@ -55,7 +55,9 @@ def test_components_are_ticked_and_stand_beside_their_baseline(rendered: Get) ->
         ticks = [row[head]["text"] == "✓" for head in ("flip", "clip_norm=1")]
         assert ticks == [own["flip"], own["clip_norm"] == 1]
         assert (row["arch"]["text"], row["Accuracy"]["value"]) == (own["arch"], pytest.approx(means[arm]))
-        expected = shown_difference(known["effect"][arm], quantity("accuracy")) if any(ticks) else "baseline"
+        expected = (
+            shown(known["effect"][arm], quantity("accuracy"), signed=True) if any(ticks) else "baseline"
+        )
         assert row["Δ Accuracy"]["text"] == expected
     best = {row["Accuracy"]["text"] for row in rows if row["Accuracy"]["best"]}
     assert best == {f"{100 * means.max():.2f}"}

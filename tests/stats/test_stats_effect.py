@@ -155,7 +155,7 @@ def test_statistics_do_not_depend_on_the_unit(seed: int, n: int, k: int, tied: b
         for compare in (paired_effect, independent_effect):
             effect = compare(arm, baseline, comparisons=3)
             lengths += [float(getattr(effect, name)) for name in ("effect", "low", "high", "sd", "error")]
-            judged = verdict(effect, planned=n, higher_is_better=True, margin=0.7 * scale)
+            judged = verdict(effect, planned=n, better="higher", margin=0.7 * scale)
             plain += [float(effect.p), float(effect.rho), float(effect.freedom), float(judged.p_equivalence)]
         sd, pooled = float(lengths[-2]), pooled_sd(paired_effect(arm[None], baseline))[0]
         if sd > 0:

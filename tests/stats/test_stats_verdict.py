@@ -44,22 +44,22 @@ def test_equals_the_rules_with_scipy_and_statsmodels(
         both = CompareMeans(DescrStatsW(values), DescrStatsW(baseline))
         same = both.ttost_ind(-margin, margin, usevar="unequal")[0]
     differs, same = min(1, comparisons * differs), min(1, 2 * comparisons * same)
-    found = verdict(effect, planned=n, higher_is_better=True, margin=margin)
+    found = verdict(effect, planned=n, better="higher", margin=margin)
     assert found.p_adjusted == pytest.approx(differs, rel=1e-9)
     assert found.p_equivalence == pytest.approx(same, rel=1e-9, abs=1e-14)
     called = "better" if values.mean() > baseline.mean() else "worse"
     assert found.word == ("equivalent" if same <= 0.05 else called if differs <= 0.05 else "undecided")
     assert found.below_margin == (same <= 0.05 and differs <= 0.05)
     assert found.reason == ""
-    lower = verdict(effect, planned=n, higher_is_better=False, margin=margin)
+    lower = verdict(effect, planned=n, better="lower", margin=margin)
     assert lower.word == {"better": "worse", "worse": "better"}.get(str(found.word), found.word)
-    plain = verdict(effect, planned=n, higher_is_better=None)
+    plain = verdict(effect, planned=n, better="")
     assert ((plain.word == "higher"), (plain.word == "lower")) == (effect.low > 0, effect.high < 0)
     assert math.isnan(plain.p_equivalence)
 
 
 def judged(effect: Effect, planned: int = 5, **changes: Any) -> tuple[str, str, bool]:
-    found = verdict(effect, planned=planned, **{"higher_is_better": True, **changes})
+    found = verdict(effect, planned=planned, **{"better": "higher", **changes})
     return str(found.word), str(found.reason), bool(found.below_margin)
 
 
