@@ -491,7 +491,10 @@ def main() -> None:
     forks = FORKS.set(True)
     try:
         with contextlib.redirect_stdout(shown):
-            app()
+            try:
+                app()
+            except KeyboardInterrupt:  # a second one, while the first was seen to
+                raise SystemExit(INTERRUPTED) from None
     except (AblateError, OSError, MemoryError, ImportError) as error:  # a library that finds no memory
         print_line(Console(stderr=True), *f"error: {str(error) or 'no memory is left'}".split("\n"))
         sys.exit(WRONG)

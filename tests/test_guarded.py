@@ -177,8 +177,10 @@ def test_a_child_dies_with_its_command_and_with_all_that_it_started(
     starts = f"import subprocess, time\nsubprocess.Popen({sleeper}, start_new_session=True)"
     file = write(tmp_path / "endless.py", f"{starts}\nopen('here', 'w').close()\ntime.sleep(600)")
     command = [sys.executable, "-m", "ablate", "plan", str(file)]
-    driver = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    # The command, who watches, the study, and what it started.
+    driver = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background
+    )  # fmt: skip
     while not (tmp_path / "here").exists() or len(processes(str(tmp_path))) < 4:
         assert driver.poll() is None
         time.sleep(0.05)

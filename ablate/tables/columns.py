@@ -9,7 +9,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from ablate.errors import RecordError
 from ablate.guarded import guarded
 from ablate.metrics import METRICS
 from ablate.store.points import Importances, Point, Tuning
@@ -308,8 +307,6 @@ def declare(*studies: Study) -> None:
 def open_plan(folder: ResultsFolder) -> Plan:
     """The plan of a results folder, the metrics that it declares known and their code to be found."""
     plan = read_plan(folder)
-    if not folder.records.is_dir():  # as of a variation that was copied without its study
-        raise RecordError(f"{folder.records}: is missing, and with it what the tables tell of; restore it")
     declare(plan.study)
     plan.find_own_modules()
     return plan
