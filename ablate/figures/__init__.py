@@ -87,6 +87,11 @@ def figure(name: str, title: str, *, order: int, each: Each | None = None) -> Ca
     return register
 
 
+def of_rows(table: str) -> Each:
+    """For a figure's `each`: all rows of a table that are of complete runs; none where there is no row."""
+    return lambda context: [rows for rows in [context.rows(table)] if len(rows)]
+
+
 def draw_figures(tables: Tables, plan: Plan, *, pdf: bool = False) -> list[Figure]:
     """Every figure of a study, in the report's order; on request as PDF too."""
     try:

@@ -316,7 +316,7 @@ def published_view(epochs: pd.DataFrame, plan: Plan) -> Json | None:
     published = plan.study.published
     if published is None:
         return None
-    values, summaries = published_values(epochs, plan), published_summaries(epochs, plan)
+    values, summaries = list(published_values(epochs, plan)), published_summaries(epochs, plan)
     runs = epochs.groupby("arm")["trial_id"].nunique()
     tables = []
     for arm, planned in planned_arms(plan).items():
