@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
 if __name__ == "__main__":
     sys.path.append(sys.path.pop(0))  # `python -m` looks for Python's own modules in the current folder first
+    import signal
+
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # an import that Ctrl-C ends is no error
 
@@ -14,9 +15,11 @@ import contextlib
 import functools
 import importlib
 import inspect
+import io
 import os
 import re
 import shlex
+import signal
 from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
@@ -177,7 +180,11 @@ def _show_report(page: Path, open_page: bool) -> None:
 
 
 @app.command()
-@takes_options(without={"report", "engine", "timeout", "stall", "retry_failed", "shard", "timing"})
+@takes_options(
+    without={
+        "report", "engine", "timeout", "stall", "retry_failed", "shard", "timing", "executor", "address",
+    }
+)  # fmt: skip
 def plan(
     study: StudyFile,
     options: Options,
@@ -470,6 +477,13 @@ def export(
 def main() -> None:
     """Run a command; a fault that the user can mend is one message on stderr, without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    while (spare := os.open(os.devnull, os.O_RDWR)) < 3:  # where one of the streams was closed
+        os.set_inheritable(spare, True)
+    os.close(spare)
+    sys.stderr = sys.stderr or io.StringIO()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of a locale without our signs
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     shown: Any = Lasting(sys.stdout)
@@ -478,12 +492,17 @@ def main() -> None:
     try:
         with contextlib.redirect_stdout(shown):
             app()
-    except (AblateError, OSError) as error:
-        print_line(Console(stderr=True), *f"error: {error}".split("\n"))
+    except (AblateError, OSError, MemoryError, ImportError) as error:  # a library that finds no memory
+        print_line(Console(stderr=True), *f"error: {str(error) or 'no memory is left'}".split("\n"))
         sys.exit(WRONG)
     except Concluded:
         raise
     except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # of who presses twice
+            print_line(
+                Console(stderr=True), "interrupted: what is recorded is kept; the same command goes on"
+            )
         if ended.code == FAILURES and sys.argv[1:2] in (["run"], ["tune"], ["plan"]):
             for option, value in re.findall(r"--([\w-]+)[= ]*(\S*)", " ".join(sys.argv)):
                 if (name := option.replace("-", "_")) in FIELD_NAMES:

@@ -1,7 +1,5 @@
 """The way to the benchmarks, which are in the source tree under `benchmarks/`."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import subprocess

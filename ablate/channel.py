@@ -1,7 +1,5 @@
 """Frames between driver, supervisor and child: each a kind, the mark of a job, and a checked payload."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

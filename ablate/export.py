@@ -1,7 +1,5 @@
 """A study's records in the forms that other tools open: TensorBoard's event files, CSV, Parquet."""
 
-from __future__ import annotations
-
 import importlib
 import io
 import math

@@ -16,10 +16,10 @@ from ablate.errors import StudyError, first_line
 from ablate.pipeline import Run, require_sound, with_report
 from ablate.report.content import write_pages
 from ablate.store.results import ResultsFolder
-from ablate.study.external import ExternalStudy
 from ablate.study.fields import canonical, unknown_name
-from ablate.study.metric import Metric
 from ablate.study.options import Options
+from ablate.study.own import Metric
+from ablate.study.study import ExternalStudy
 from ablate.study.trials import Plan, Trial, arm_name
 from ablate.tables.columns import declare
 from ablate.tables.files import frame, read_tables, write_tables

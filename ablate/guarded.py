@@ -1,7 +1,5 @@
 """The user's code run in a forked child: whatever it does, this process goes on, and says what it was."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
@@ -131,6 +129,7 @@ def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], answering:
     def send(kind: bytes, *message: Any) -> None:
         answering.put(kind, b"", pickle.dumps(message))
 
+    answering = _watched(answering)
     FORKS.set(False)
     if torch := sys.modules.get("torch"):  # whose threads a fork does not have
         torch.set_num_threads(1)
@@ -141,6 +140,26 @@ def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], answering:
     except AblateError as error:
         return send(b"fell", error)
     send(b"gave", given, dict(os.environ.items() - before), sys.path)
+
+
+def _watched(answering: Channel) -> Channel:
+    """Fork, and go on in the child; this process ends as it does, with all of it if the command is killed."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if not (child := os.fork()):
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        return Channel(answering.detach())
+    answering.close()
+    code = 1
+    with contextlib.suppress(KeyboardInterrupt):
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    end_children()
+    if code < 0:  # the command tells of the signal
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+        os.kill(os.getpid(), -code)
+    os._exit(code)
 
 
 def _heard(child: int, answers: Channel, output: int, printed: bytearray) -> Iterator[tuple[bytes, Any]]:

@@ -18,11 +18,10 @@ from ablate.errors import FOREIGN_FAULTS, ResultsError, StudyError
 from ablate.metrics import METRICS
 from ablate.plugins import is_users
 from ablate.store.results import VARIATIONS, ResultsFolder, below, find_study
-from ablate.study.external import ExternalStudy
 from ablate.study.fields import unknown_name
 from ablate.study.options import Options
 from ablate.study.sources import read_source
-from ablate.study.study import Profile, Study, load_study
+from ablate.study.study import ExternalStudy, Profile, Study, load_study
 from ablate.study.trials import Plan
 
 if TYPE_CHECKING:
@@ -89,8 +88,8 @@ def run(study: Study | str | Path, **options: Any) -> Run:
     Interrupted, as by a notebook's stop button, it ends with a partial report, and the same call goes on.
     An AblateError says what is wrong, before anything is trained. A path is of a file that defines the study.
     Options are profile, settings (such as {"epsilon": [0.0, 0.1], "epochs": 5}: a list sweeps its field),
-    seeds, name, device, workers, threads, data_dir, results, report, engine, timeout, stall, retry_failed,
-    retrain, same_code, keep_weights, timing.
+    seeds, name, device, workers, executor, address, threads, data_dir, results, report, engine, timeout,
+    stall, retry_failed, retrain, same_code, keep_weights, timing.
     """
     return run_study(*_from_python("run", study, options))
 
@@ -202,7 +201,7 @@ def require_sound(study: Study, options: Options) -> None:
     """Find before any training what would only be found after it: metrics, names, the report's folder."""
     require_metrics(study)
     below(options.report, study.name)
-    if study.name == VARIATIONS:
+    if VARIATIONS in (study.name, options.name):  # which could not be told from the folder's own
         raise StudyError(f"name: {VARIATIONS} is the folder of a study's variations; choose another name")
     there = next(path for path in [options.report, *options.report.absolute().parents] if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):

@@ -1,7 +1,5 @@
 """A study to start from, as `ablate init` writes it; of a network of one's own with what it takes."""
 
-from __future__ import annotations
-
 import inspect
 import itertools
 import sys

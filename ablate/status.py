@@ -1,5 +1,7 @@
 """What has become of a study so far, read beside a running driver, whose records come and go meanwhile."""
 
+import contextlib
+import json
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -17,6 +19,7 @@ from ablate.store.results import VARIATIONS, ResultsFolder, read_plan
 from ablate.terminal import duration, print_line, print_table
 
 ARM = ("arm", "complete", "failed", "begun", "missing", "last_accuracy")
+NODE = ("node", "device", "workers", "trials", "state")
 Facts = dict[str, Any]  # what a command shows, by name, as `--json` prints it
 
 
@@ -51,7 +54,7 @@ def _modified(path: Path) -> float:
 
 def show_status(console: Console, folder: ResultsFolder) -> Facts:
     """Print how far a study is, its search and its trials; the same as facts."""
-    tuning, facts = read_tuning(folder), None
+    tuning, facts, nodes = read_tuning(folder), None, list[Facts]()
     if tuning is not None:
         search, counts = tuning.search, Counter[str](point.state for point in tuning.points)
         states = [state for state in ("complete", "pruned", "failed") if counts[state]]
@@ -62,7 +65,12 @@ def show_status(console: Console, folder: ResultsFolder) -> Facts:
         print_line(console, asked, going_on)
         facts = {"declared": search, "states": counts, "recorded": trained, "running": running}
     planned = tuning is None or folder.plan.exists()  # those of a re-test are not at first
-    return {"search": facts, "trials": _show_trials(console, folder) if planned else None}
+    trials = _show_trials(console, folder) if planned else None
+    last = max((folder.nodes, tuning_folder(folder).nodes), key=_modified)
+    with contextlib.suppress(OSError, ValueError):  # no run was on a cluster
+        nodes = json.loads(last.read_bytes())
+        print_table(console, NODE, [[str(node[name]) for name in NODE] for node in nodes], numbers=NODE[2:4])
+    return {"search": facts, "trials": trials, "nodes": nodes}
 
 
 def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
@@ -96,9 +104,10 @@ def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
         done = records[name]
         if done.status == "complete" and done.history:
             last[done.trial.arm] = done.history[-1].valid_accuracy
-    arms, lost = [], []
-    for arm in plan.arms:
-        of_arm = [trial.trial_id for trial in plan.trials if trial.arm == arm]
+    arms, lost, of_arms = [], [], dict[str, list[str]]()
+    for trial in plan.trials:
+        of_arms.setdefault(trial.arm, []).append(trial.trial_id)
+    for arm, of_arm in of_arms.items():
         counts = Counter(states[name] for name in of_arm)
         failed = len(of_arm) - counts["complete"] - counts[MISSING]
         arms.append((arm, counts["complete"], failed, len(begun & {*of_arm}), counts[MISSING], last.get(arm)))

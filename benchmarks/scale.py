@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib.externals.loky import get_reusable_executor
 from rich.console import Console
 
 from ablate.execution import driver
@@ -106,6 +107,7 @@ def stages(study: Study, here: Path, executor: Executor) -> Iterator[str]:
     show_status(Console(file=io.StringIO()), folder)
     yield "status"
     rebuild_tables(folder)
+    get_reusable_executor().shutdown()  # whose processes count when they have ended
     yield "tables"
     write_report(folder, here / "report" / "scale")
     yield "report"

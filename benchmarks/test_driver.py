@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+
+import pytest
 
 from ablate.store.records import read_records, record_bytes
 from ablate.store.results import ResultsFolder
@@ -11,6 +14,16 @@ from benchmarks.interleaved import Peer
 from benchmarks.test_sweep import STUDY, python
 
 RECORDS = 5000
+QUICK = """import numpy as np
+from ablate import Study
+
+def train(trial, lr=0.1):
+    random = np.random.default_rng(trial.seed)
+    return {"logits": random.normal(size=(40, 3)), "labels": np.arange(40) % 3}
+
+study = Study(question="?", train="quick:train", factors={"lr": (0.1, 0.2, 0.3, 0.4)}, seeds=6,
+              baseline={"lr": 0.1})
+"""
 
 
 def test_driver(compare: Compare, tmp_path: Path) -> None:
@@ -34,3 +47,30 @@ def test_driver(compare: Compare, tmp_path: Path) -> None:
         f"{RECORDS} records read": Peer(lambda: read_records(many)),
     }
     compare("driver", peers, cpu=True)
+
+
+def test_cluster(compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of 24 trials that take no time: on a cluster, which is one node here, beside workers here."""
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    (tmp_path / "quick.py").write_text(QUICK, encoding="utf-8")
+    cluster, numbers = (
+        Cluster(True, head_node_args={"num_cpus": 2, "include_dashboard": False}),
+        itertools.count(),
+    )
+
+    def run(*options: str) -> None:
+        fresh = "--results", f"results-{next(numbers)}"
+        ran = python(
+            "ablate", "run", "quick.py", "--device", "cpu", "--workers", "2", *fresh, *options, cwd=tmp_path
+        )
+        assert "24 trials run" in ran
+
+    here, there = "24 trials, workers here", "24 trials, one node's workers"
+    on = "--executor", "ray", "--address", cluster.address
+    try:
+        compare("cluster", {here: Peer(run), there: Peer(lambda: run(*on))}, [here])
+    finally:
+        cluster.shutdown()  # type: ignore[no-untyped-call]

@@ -39,6 +39,14 @@ def _no_metrics_declared() -> None:
     declare()
 
 
+@pytest.fixture(scope="module")
+def no_figures() -> Iterator[None]:
+    """For modules whose reports need none: to draw them takes longer than the rest of a small study."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ablate.report.content.draw_figures", lambda *tables, **options: [])
+        yield
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a CUDA device where there is none, and what needs a real one on the pretended card."""
     how = "no CUDA device; on the pretended card: PYTHONPATH=$PWD/tests/pretended python -m pytest -m cuda"

@@ -17,7 +17,10 @@ from test_main import ablate as command
 
 import ablate
 from ablate.errors import AblateError, StudyError
+from ablate.figures import draw_figures
 from ablate.tables.quantities import quantity
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 DECIDED = {1: "better", -1: "worse"}
 welch = functools.partial(scipy_stats.ttest_ind, equal_var=False)
@@ -60,7 +63,10 @@ UNKNOWN = "device|commit|not recorded|label smoothing|temperature|step time|trai
 
 @pytest.mark.parametrize("seed", ["seed", None])
 @pytest.mark.slow
-def test_forty_runs_have_the_numbers_of_scipy_and_statsmodels(here: Path, seed: str | None) -> None:
+def test_forty_runs_have_the_numbers_of_scipy_and_statsmodels(
+    here: Path, seed: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ablate.report.content.draw_figures", draw_figures)
     frame = made()
     frame.to_csv("runs.csv", index=False)
     words = shlex.split(

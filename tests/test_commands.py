@@ -21,6 +21,8 @@ from ablate.data import DATASETS, find_originals
 from ablate.study.fields import FIELD_NAMES, RECIPES, describe_fields, resolve
 from ablate.study.study import load_study
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 CORRECT = counts(e0=[600, 620, 590, 611], e1=[540, 561, 531, 549]) | {(0.0, 4): FAILED, (0.1, 4): MISSING}
 
 

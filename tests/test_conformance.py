@@ -94,7 +94,8 @@ EXAMPLES: dict[str, dict[str, str]] = {
 @pytest.mark.soak
 @pytest.mark.parametrize("page", EXAMPLES)
 def test_a_page_runs_as_it_stands(page: str, tmp_path: Path) -> None:
-    """But for fewer seeds, fewer points of a search, and no timing pass."""
+    """But for fewer seeds, fewer points of a search, no timing pass, and workers for training code alone."""
+    few = ["--no-timing", "--seeds", "2", "--workers", "1" if page == "own_training" else "0"]
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     files = dict(EXAMPLES[page])
     for number, section in enumerate(re.split("^## ", text, flags=re.MULTILINE)):
@@ -108,8 +109,7 @@ def test_a_page_runs_as_it_stands(page: str, tmp_path: Path) -> None:
     commands += [f"-m ablate run {name}" for name, code in files.items() if "study = Study(" in code]
     commands += [name for name, code in files.items() if "ablate.analyse(" in code]
     for command in dict.fromkeys(commands):
-        fewer = ["--no-timing", "--seeds", "2"] if "ablate run" in command else []
-        words = [sys.executable, *shlex.split(command.replace("\\\n", "")), *fewer]
+        words = [sys.executable, *shlex.split(command.replace("\\\n", "")), *few * ("ablate run" in command)]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}: {done.stderr}"
     pages = [path.read_text(encoding="utf-8") for path in tmp_path.glob("report/**/index.html")]

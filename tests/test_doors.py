@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from recorded_study import Recorded, counts
-from test_main import STUDY, ablate, files, folder
+from test_main import HERE, STUDY, ablate, files, folder
 
 from ablate.errors import StudyError
 from ablate.store.records import read_records
@@ -65,13 +65,21 @@ def test_a_stream_that_goes_costs_no_trial(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)  # as by `head`, which has seen enough
     full = os.open("/dev/full", os.O_WRONLY)
-    for out, words, status in (full, ["run", "tiny.py", "--no-timing"], 0), (writer, ["status", "tiny"], 1):
+    for out, words, status in (full, ["run", "tiny.py", *HERE], 0), (writer, ["status", "tiny"], 1):
         command: Any = [sys.executable, "-m", "ablate", *words]
         ended = subprocess.run(command, cwd=tmp_path, env=environment, stdout=out, stderr=subprocess.PIPE)
         assert (ended.returncode, ended.stderr.count(b"nothing more is shown (")) == (status, 1)
         assert b"Traceback" not in ended.stderr
     assert {record.status for record in read_records(folder(tmp_path)).values()} == {"complete"}
-    assert (tmp_path / "report" / "tiny" / "quick" / "index.html").is_file()
+    page = tmp_path / "report" / "tiny" / "quick" / "index.html"
+    page.unlink()
+    ablate_it: Any = [sys.executable, "-m", "ablate"]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *ablate_it, "run", "tiny.py", "--no-timing"]
+    assert subprocess.run(closed, cwd=tmp_path, env=environment).returncode == 0
+    assert page.is_file()
+    ascii_alone = environment | {"PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run([*ablate_it, "compare", "tiny", "tiny"], cwd=tmp_path, env=ascii_alone, stdout=-1)
+    assert (shown.returncode, b"\\u2013" in shown.stdout) == (0, True)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -168,14 +169,25 @@ def test_a_run_that_code_would_end_fails(arguments: tuple[str, ...], message: st
 
 
 @pytest.mark.slow
-def test_a_child_dies_with_its_command(tmp_path: Path) -> None:
-    file = write(tmp_path / "endless.py", "import time\nopen('here', 'w').close()\ntime.sleep(600)")
-    driver = subprocess.Popen([sys.executable, "-m", "ablate", "plan", str(file)], cwd=tmp_path)
-    while not (tmp_path / "here").exists():
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT])
+def test_a_child_dies_with_its_command_and_with_all_that_it_started(
+    tmp_path: Path, ended_by: signal.Signals
+) -> None:
+    sleeper = [sys.executable, "-c", "import time; time.sleep(99)", str(tmp_path)]
+    starts = f"import subprocess, time\nsubprocess.Popen({sleeper}, start_new_session=True)"
+    file = write(tmp_path / "endless.py", f"{starts}\nopen('here', 'w').close()\ntime.sleep(600)")
+    command = [sys.executable, "-m", "ablate", "plan", str(file)]
+    driver = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    # The command, who watches, the study, and what it started.
+    while not (tmp_path / "here").exists() or len(processes(str(tmp_path))) < 4:
         assert driver.poll() is None
         time.sleep(0.05)
-    assert len(processes(str(file))) == 2
-    driver.kill()
-    driver.wait()
+    driver.send_signal(ended_by)
+    time.sleep(0.1)
+    driver.send_signal(ended_by)  # of who presses twice
+    said = driver.communicate(timeout=60)[1]
+    if ended_by == signal.SIGINT:
+        assert driver.returncode == 130
+        assert said == "interrupted: what is recorded is kept; the same command goes on\n"
     time.sleep(0.5)
-    assert not processes(str(file))
+    assert not processes(str(tmp_path))

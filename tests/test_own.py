@@ -22,6 +22,8 @@ from ablate.pipeline import Run
 from ablate.store.records import Record, read_predictions, read_record
 from ablate.store.results import ResultsFolder
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 SCRIPT = """
 import argparse, json, os, subprocess, sys
 

@@ -17,6 +17,8 @@ from ablate.execution.progress import in_notebook
 from ablate.pipeline import Run
 from ablate.study import Study
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 BASE = {"data": "synthetic", "image_size": 16, "epochs": 1, "batch_size": 32, "lr": 0.05}
 STUDY = f'''"""Tiny."""
 from ablate import Study

@@ -136,6 +136,17 @@ def test_damage_costs_only_its_own_trial(folder: ResultsFolder, which: str, kept
     assert quarantine(folder) == (read_records(folder), [])
 
 
+def test_a_flipped_byte_anywhere_in_predictions_is_found_as_a_run_starts(folder: ResultsFolder) -> None:
+    record = stored(folder)
+    path, aside = folder.predictions_path(record.trial_id), folder.root / "corrupt"
+    whole, kept = path.read_bytes(), folder.record_path(record.trial_id).read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        folder.record_path(record.trial_id).write_bytes(kept)
+        assert quarantine(folder)[0] == {}
+        shutil.rmtree(aside)
+
+
 def test_odd_things_among_records_are_put_aside_and_name_their_fault(folder: ResultsFolder) -> None:
     kept = stored(folder)
     for name in ("0" * 16, "1" * 16):
@@ -168,7 +179,7 @@ def test_odd_things_among_records_are_put_aside_and_name_their_fault(folder: Res
         None,
     ],
 )
-def test_predictions_that_no_trial_left_are_put_aside(
+def test_predictions_that_no_trial_left_are_refused_where_they_are_read(
     folder: ResultsFolder, arrays: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ablate.store.records.MOST_BYTES", MOST_BYTES // 1024)
@@ -180,8 +191,8 @@ def test_predictions_that_no_trial_left_are_put_aside(
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     record = Record(trial=trial(), status="complete", class_names=("a", "b", "c"), predictions_sha256=digest)
     write_atomically(folder.record_path(record.trial_id), record_bytes(record))
-    assert quarantine(folder)[0] == {}
-    assert not path.exists()
+    with pytest.raises(RecordError, match="move it and its record away"):
+        read_predictions(folder, record)
 
 
 def test_what_a_disk_refuses_now_is_not_put_aside(

@@ -1,11 +1,14 @@
 """What is read back is what was written; a record is believed before a plan; a variation has its place."""
 
+import io
+import json
 import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from recorded_study import Recorded, counts, environment, trial
 from test_main import HERE, STUDY, ablate
@@ -21,6 +24,8 @@ from ablate.study.settings import parse_settings, variation_name
 from ablate.study.trials import Plan
 from ablate.tables.build import build_tables
 from ablate.tables.files import read_tables, write_tables
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture
@@ -89,8 +94,8 @@ def test_a_record_is_believed_before_the_plan(tiny: Recorded, tmp_path: Path) ->
         assert table["accuracy"].isna().all()
         assert table["failure"].str.startswith("plan and record disagree: the plan has ").all()
         assert "6 unreadable" in ablate(tmp_path, "status", study).out
-        ended = ablate(tmp_path, "check", study, *gate)
-        assert (ended.status, "6 unreadable" in ended.out) == (2, True), name
+    ended = ablate(tmp_path, "check", study, *gate)
+    assert (ended.status, "6 unreadable" in ended.out) == (2, True)
     again = [*trials, *(one.model_copy(update={"seed": one.seed + 3}) for one in trials[:half])]
     misnamed = with_trials([{"arm": "epsilon=0.3"} for _ in trials]).trials
     for listed in ((), (*trials, trials[0]), again, misnamed):
@@ -124,6 +129,15 @@ def test_a_published_run_has_only_the_tables_that_were_published(tiny: Recorded,
     assert ablate(tmp_path, "report", str(published)).status == 0
     listed.unlink()
     assert "tables.json: is missing" in ablate(tmp_path, *check).err
+    plan = published / "study.json"
+    plan.write_text(json.dumps(json.loads(plan.read_bytes())["content"]))  # as of an earlier version
+    assert ablate(tmp_path, *check).status == 0
+    for column, value in {"arm": "e2", "seed": "7", "status": ""}.items():
+        pd.read_csv(io.BytesIO(whole), dtype=str).assign(**{column: value}).to_csv(table, index=False)
+        assert "the tables hold other trials than study.json plans" in ablate(tmp_path, *check).err
+    table.write_bytes(whole)
+    shutil.rmtree(published / "records")
+    assert "records: is missing" in ablate(tmp_path, *check).err
 
 
 @pytest.mark.slow
@@ -145,6 +159,9 @@ def test_a_variation_stands_beside_its_study_and_trains_nothing_twice(tmp_path: 
     own = [place / "variations" / "seeds=1" for place in places]
     assert str(own[1].relative_to(tmp_path)) in ended.out
     assert before == of_study()
+    (tmp_path / "link").symlink_to(own[0])
+    assert "2 planned trials: 2 complete" in ablate(tmp_path, "status", "link").out
+    assert "name: variations is" in ablate(tmp_path, *on_cpu, "--seeds", "1", "--name", "variations").err
     named = ablate(tmp_path, *on_cpu, "--set", "epsilon=0.0,0.2", "--name", "strong")
     assert "2 trials run" in named.out
     after = of_study()

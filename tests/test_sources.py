@@ -188,8 +188,7 @@ def run(folder: Path, *more: str, command: str = "run") -> tuple[int, str]:
 
 
 @pytest.fixture
-def folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> ResultsFolder:
-    monkeypatch.setattr("ablate.report.content.draw_figures", lambda *tables, **options: [])
+def folder(here: Path, no_figures: None) -> ResultsFolder:
     write(here, {"own_study.py": STUDY + GRID, "own_net.py": NET, "layers.py": LAYERS})
     return ResultsFolder(here / "results" / "own_study" / "default")
 

@@ -63,7 +63,11 @@ def labels_of(plan: Plan) -> dict[str, str]:
 
 def of_plan(tables: Tables, plan: Plan) -> Tables:
     """The tables, or a RecordError if they are of other trials, with each arm as the plan names it."""
-    if list(tables["trials"]["trial_id"]) != [trial.trial_id for trial in plan.trials]:
+    trials = tables["trials"]
+    rows = trials[["trial_id", "arm", "seed"]].astype(str).to_numpy().tolist()
+    found = [[trial_id, plain_name(arm), seed] for trial_id, arm, seed in rows]
+    planned = [[trial.trial_id, plain_name(trial.arm), str(trial.seed)] for trial in plan.trials]
+    if found != planned or trials["status"].isna().any():
         raise RecordError(
             "the tables hold other trials than study.json plans; write them again with "
             "`python -m ablate report`"

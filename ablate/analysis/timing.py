@@ -8,7 +8,7 @@ import pandas as pd
 from ablate.analysis.arms import planned_arms
 from ablate.stats.intervals import FloatArray, MedianInterval, median_interval
 from ablate.store.timing import Case, case_of, plain_case
-from ablate.study.external import ExternalStudy
+from ablate.study.study import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables.files import frame
 

@@ -49,7 +49,7 @@ def materialise(source: Source, request: Request) -> Dataset:
     name = f"{source.kind}-{request.image_size}-{request.resize}-{key[:16]}"
     folder = request.cache_dir / "decoded" / name
     with locked(folder, request.progress):
-        if not _usable(folder, key, request.progress):
+        if not _usable(folder, request.progress):
             with temporary_beside(folder) as temporary:
                 whole = Path(temporary, "whole")  # with the user's mode; that of a TemporaryDirectory is 0700
                 whole.mkdir()
@@ -88,14 +88,12 @@ def temporary_beside(folder: Path) -> "TemporaryDirectory[str]":
     return TemporaryDirectory(".tmp", f"{folder.name}.", folder.parent, ignore_cleanup_errors=True)
 
 
-def _usable(folder: Path, key: str, progress: Progress) -> bool:
+def _usable(folder: Path, progress: Progress) -> bool:
     """Tell whether an intact decoded copy is there; a damaged one is removed."""
     if not folder.exists():
         return False
     try:
         description = read_description(folder)
-        if description["key"] != key:
-            raise DataError(f"{folder} was written for other originals")
         dataset = open_dataset(folder)
         arrays = [array for split in (dataset.train, dataset.valid) for array in (split.images, split.labels)]
         digests = _digests(dict(zip(ARRAYS, arrays, strict=True)), "checking decoded images", progress)

@@ -20,7 +20,6 @@ ARCHIVE = Archive(
     digest="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
     folder="cifar-10-batches-py",
     contents=(*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
-    files=r"data_batch_[1-5]|test_batch|batches\.meta|readme\.html",
 )
 
 

@@ -1,7 +1,6 @@
 """Images in class folders, `SPLIT/CLASS/FILE`; and `folder:PATH`, one's own in its `train` and `val`."""
 
 import os
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +150,12 @@ def locate(name: str, request: Request) -> Source:
     train, valid = tree.splits[splits[0]], tree.splits[splits[-1]]
     if train and valid:  # else every class of the one would be missing in the other
         for split in splits:
-            tree.problems += _class_problems(split, tree.splits[split], valid if split == "train" else train)
+            own, other = tree.splits[split], valid if split == "train" else train
+            tree.problems += [f"{f'{split}/{name}'!r}: no images" for name, files in own.items() if not files]
+            tree.problems += [  # escaped too, as some look alike
+                f"{f'{split}/{name}'!r}: missing, the other split has this class, {name!a}"
+                for name in sorted(other.keys() - own.keys())
+            ]
         if len(train) < 2:
             tree.problems.append(f"{splits[0]!r}: expected at least 2 class folders, found {len(train)}")
     tree.check(_REMEDY, request)
@@ -167,20 +171,3 @@ def locate(name: str, request: Request) -> Source:
         }
         identity = {"of": identity, "split": request.split}
     return Source(name, "folder", identity, lambda: tree.contents({c: c for c in train}, _REMEDY))
-
-
-def _class_problems(
-    split: str, classes: Mapping[str, Sequence[ImageFile]], others: Mapping[str, Sequence[ImageFile]]
-) -> list[str]:
-    problems = [f"{f'{split}/{name}'!r}: no images" for name, files in classes.items() if not files]
-    for name in sorted(others.keys() - classes.keys()):
-        problem = f"{f'{split}/{name}'!r}: missing, the other split has this class"
-        # a class folder that looks the same has another letter case, or an accent encoded otherwise
-        if twins := [ascii(twin) for twin in classes if _plain(twin) == _plain(name)]:
-            problem += f" as {name!a}; here it is spelt {', '.join(twins)}"
-        problems.append(problem)
-    return problems
-
-
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).casefold()

@@ -97,27 +97,19 @@ IMAGEWOOF = Family(
 )
 
 
-def _subset(family: Family, shorter_side: int | None, size: int, digest: str) -> Subset:
-    folder = f"{family.title.lower()}2" + (f"-{shorter_side}" if shorter_side else "")
+SUBSETS: dict[str, Subset] = {}
+for family, side, size, digest in (
+    (IMAGENETTE, 160, 99_003_388, "64d0c4859f35a461889e0147755a999a48b49bf38a7e0f9bd27003f10db02fe5"),
+    (IMAGENETTE, 320, 341_663_724, "569b4497c98db6dd29f335d1f109cf315fe127053cedf69010d047f0188e158c"),
+    (IMAGENETTE, None, 1_557_161_267, "6cbfac238434d89fe99e651496f0812ebc7a10fa62bd42d6874042bf01de4efd"),
+    (IMAGEWOOF, 160, 92_612_825, "3d200a7be99704a0d7509be2a9fbfe15"),
+    (IMAGEWOOF, 320, 328_387_740, "0f46d997ec2264e97609196c95897a44"),
+    (IMAGEWOOF, None, 1_343_715_595, "9aafe18bcdb1632c4249a76c458465ba"),
+):
+    name, of_size = family.title.lower(), f"-{side}" if side else ""
+    folder = f"{name}2{of_size}"
     url = f"https://s3.amazonaws.com/fast-ai-imageclas/{folder}.tgz"
-    files = rf"(train|val)/n\d{{8}}/[\w.-]+\.JPEG|{family.noise_file}"
-    return Subset(family, shorter_side, Archive(url, size, digest, folder, ("train", "val"), files))
-
-
-SUBSETS = {
-    "imagenette-160": _subset(
-        IMAGENETTE, 160, 99_003_388, "64d0c4859f35a461889e0147755a999a48b49bf38a7e0f9bd27003f10db02fe5"
-    ),
-    "imagenette-320": _subset(
-        IMAGENETTE, 320, 341_663_724, "569b4497c98db6dd29f335d1f109cf315fe127053cedf69010d047f0188e158c"
-    ),
-    "imagenette": _subset(
-        IMAGENETTE, None, 1_557_161_267, "6cbfac238434d89fe99e651496f0812ebc7a10fa62bd42d6874042bf01de4efd"
-    ),
-    "imagewoof-160": _subset(IMAGEWOOF, 160, 92_612_825, "3d200a7be99704a0d7509be2a9fbfe15"),
-    "imagewoof-320": _subset(IMAGEWOOF, 320, 328_387_740, "0f46d997ec2264e97609196c95897a44"),
-    "imagewoof": _subset(IMAGEWOOF, None, 1_343_715_595, "9aafe18bcdb1632c4249a76c458465ba"),
-}
+    SUBSETS[name + of_size] = Subset(family, side, Archive(url, size, digest, folder, ("train", "val")))
 
 
 def locate(name: str, request: Request) -> Source:
@@ -165,23 +157,20 @@ def _contents(tree: Tree, family: Family, remedy: str) -> Contents:
     path = tree.root / family.noise_file
     try:
         noise = ListedNoise(tuple(NOISE_COLUMNS), _listed_labels(path, family, plain.train))
-    except (OSError, ValueError, csv.Error) as error:  # told once noise is asked for
+    except (OSError, ValueError, KeyError, csv.Error) as error:  # told once noise is asked for
         remedy = f"Put {path.name} of https://github.com/fastai/imagenette into {tree.root}, and run again."
-        noise = ListedNoise(fault=f"label noise needs {path} as it was published: {error}. {remedy}")
+        found = f"{type(error).__name__}: {error}"
+        noise = ListedNoise(fault=f"label noise needs {path} as it was published; {found}. {remedy}")
     # As everybody has read these files, whatever orientation some may name.
     return replace(plain, normalisation=family.normalisation, noise=noise, upright=False)
 
 
 def _listed_labels(path: Path, family: Family, train: Part) -> list[list[int]]:
-    """Read N class ids of each fraction; a ValueError when they are not the official wrong labels."""
+    """Read N class ids of each fraction, the official wrong labels and no others."""
     ids = {wnid: label for label, wnid in enumerate(family.classes)}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            by_path = {row["path"]: row for row in csv.DictReader(file)}
-        listed = [[ids[by_path[name][column]] for name in train.names] for column in NOISE_COLUMNS.values()]
-    except KeyError as error:
-        expected = f"expected a class of {family.title} for each image and fraction"
-        raise ValueError(f"{expected}, which fails at {error}") from None
+    with path.open(encoding="utf-8", newline="") as file:
+        by_path = {row["path"]: row for row in csv.DictReader(file)}
+    listed = [[ids[by_path[name][column]] for name in train.names] for column in NOISE_COLUMNS.values()]
     ordered = np.array(listed, dtype=np.int64)[:, np.argsort(np.array(train.names))]
     if array_digest(np.ascontiguousarray(ordered)) != family.noise_sha256:
         raise ValueError("it is well-formed, but not the official list")

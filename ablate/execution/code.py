@@ -1,7 +1,5 @@
 """The user's code since a study was last run: the same, said to compute the same, or to train with anew."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -34,37 +32,40 @@ def settled_sources(
     for path in sorted(filter(Path.exists, plans), key=lambda path: path.stat().st_mtime):
         with contextlib.suppress(RecordError):  # a damaged one
             trials += read_plan(ResultsFolder(path.parent)).trials
-    known = [
-        (_arm(trial.fields), str(getattr(trial.fields, slot)), source)
-        for trial in trials
-        for slot, source in trial.sources.items()
-    ]
-    kept, files, stale = dict[tuple[str, str], Source](), set[str](), set[str]()
+    of_arms, of_names = dict[tuple[str, str], list[Source]](), dict[str, dict[str, Source]]()
+    for trial in trials:
+        for slot, source in trial.sources.items():
+            arm, name = _arm(trial.fields), str(getattr(trial.fields, slot))
+            of_arms.setdefault((arm, name), []).append(source)
+            anywhere, key = of_names.setdefault(name, {}), source.model_dump_json()
+            anywhere.pop(key, None)
+            anywhere[key] = source  # each once, the latest last
+    kept, files, stale = dict[tuple[str, str], Source](), set[str](), set[tuple[str, str]]()
     for (arm, name), now in current.items():
-        anywhere = [one for one in known if one[1] == name]
-        own = [one for one in anywhere if one[0] == arm] or anywhere
-        digests = {source.digest for *_, source in own}
-        for *_, source in anywhere:  # the latest last
+        sources = [*of_names.get(name, {}).values()]
+        own = of_arms.get((arm, name), sources)
+        digests = {source.digest for source in own}
+        for source in sources:
             if source.digest in digests and now.digest == source.digest:
                 kept[arm, name] = now
             elif source.digest in digests and now.files == source.now:  # but for comments, or as was said
                 kept[arm, name] = source
         if (arm, name) in kept or not own:
             continue
-        *_, last = own[-1]
+        last = own[-1]
         if options.same_code:
             reason = "; ".join(filter(None, [last.same_code, options.same_code]))
             kept[arm, name] = last.model_copy(update={"ran": now.files, "same_code": reason})
-        elif own[-1][0] == arm:
+        elif (arm, name) in of_arms:
             files |= {file for file, _ in last.now.items() ^ now.files.items()}
-            stale |= {
-                trial.trial_id
-                for trial in recorded
-                if _arm(trial.fields) == arm and name in code_names(trial.fields).values()
-            }
+            stale.add((arm, name))
     if stale:
+        changed = sum(
+            any((_arm(trial.fields), name) in stale for name in code_names(trial.fields).values())
+            for trial in recorded
+        )
         raise StudyError(
-            f"{', '.join(sorted(files))}: changed since {len(stale)} of this study's trials were recorded; "
+            f"{', '.join(sorted(files))}: changed since {changed} of this study's trials were recorded; "
             'give --retrain to train them anew (their records stay), or --same-code "why it computes the '
             'same" to go on with them'
         )

@@ -1,7 +1,5 @@
 """Trials of somebody's script: a command of its own words, its output in a log, its result from a file."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import json

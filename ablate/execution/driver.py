@@ -1,7 +1,5 @@
 """A study from left to right: settle it, find what is missing, have it trained, record it."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -78,7 +76,8 @@ class Settled:
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
     """Train what is missing of a study, and record it; what a user can have got wrong is found before."""
     folder = settled.folder(options)
-    with contextlib.closing(trial_executor(settled.study, settled.device, options, folder)) as executor:
+    executor = trial_executor(settled.study, settled.device, options, folder, watcher)
+    with contextlib.closing(executor):
         # About how many trials lack a record, from counts alone: which they are follows from the data.
         planned = len(settled.study.arms()) * len(settled.study.seed_list()) // options.part[1]
         executor.warm_up(max(0, planned - sum(1 for _ in folder.records.glob("*.json"))))
@@ -340,22 +339,32 @@ def trial_job(
     elif options.keep_weights:
         weights = (folder.weights / f"{trial.trial_id}.safetensors").absolute()
         task = dataclasses.replace(task, weights=weights)
-    return Job(trial.trial_id, task, fresh=foreign and not study.warm)
+    block = None if trial.fields.tuning_part else trial.seed  # points of a search are not paired
+    return Job(trial.trial_id, task, fresh=foreign and not study.warm, block=block)
 
 
-def trial_executor(study: Study, device: str, options: Options, folder: ResultsFolder) -> Executor:
-    """What trains a study's trials on a device: worker processes; with `workers=0` this process."""
+def trial_executor(
+    study: Study, device: str, options: Options, folder: ResultsFolder, watcher: Watcher
+) -> Executor:
+    """What trains a study's trials on a device: workers, here or elsewhere; with `workers=0` this process."""
     if options.workers == 0:
         return InlineExecutor(do_task)
     stall = options.stall if options.stall is not None or study.trained_by else STALL_MINUTES
+    limits = {
+        "timeout": seconds_of(study.timeout) if options.timeout is None else 60 * options.timeout,
+        "stall": 60 * stall if stall else None,
+    }
+    if options.executor == "ray":
+        from ablate.execution.cluster import RayExecutor
+
+        return RayExecutor(folder, study.folder, device, options, watcher.note, **limits)
     return LocalExecutor(
         do_task,
         workers=trials_at_a_time(device, options),
-        timeout=seconds_of(study.timeout) if options.timeout is None else 60 * options.timeout,
-        stall=60 * stall if stall else None,
         imports=("torch._dynamo", OwnTask.__module__),  # of which the first imports else in the first trial
         apart=study.folder,
         logs=folder.logs.absolute() / (options.shard or "").replace("/", "-of-"),
+        **limits,
     )
 
 
@@ -388,7 +397,7 @@ def trials_at_a_time(device: str, options: Options) -> int:
 
 def idle_cores(trials: int, device: str, options: Options) -> str:
     """How many CPU cores would do nothing, and with how many threads a trial would use them; "" if none."""
-    if device == "cuda" or not trials:
+    if device == "cuda" or not trials or options.executor == "ray":
         return ""
     cores, now = usable_cores(), options.threads
 

@@ -1,7 +1,5 @@
 """Who does jobs, and what is heard of them: supervised workers on this machine, or this process itself."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pickle
@@ -41,6 +39,8 @@ class Job:
     task: Any
     fresh: bool = False
     """Whether it is to have a process of its own."""
+    block: int | None = None
+    """Jobs of one block are to be done on one kind of device."""
 
 
 Work = Callable[[Any, int, Callable[[Any], None]], Any]
@@ -173,7 +173,7 @@ class LocalExecutor:
         try:
             while self._waiting or self._busy:
                 yield from self._start_waiting()
-                wait([worker.channel for worker in self._busy], timeout=POLL_SECONDS)
+                self._wait()
                 for worker in list(self._busy):
                     for event in self._look_at(worker):
                         yield from self._start_waiting()  # no worker waits for who hears the event
@@ -181,14 +181,17 @@ class LocalExecutor:
         finally:
             self.close()
 
+    def _wait(self) -> None:
+        wait([worker.channel for worker in self._busy], timeout=POLL_SECONDS)
+
     def warm_up(self, workers: int) -> None:
         """Start so many workers, as far as may run at once; they import meanwhile, and need a `close`."""
         while len(self._idle) + len(self._busy) < min(workers, self.workers):
             self._idle.append(self._spawn())
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, attempt: int = 1) -> None:
         """Add a job behind those that wait; for the user of a running `run`."""
-        self._waiting.append((job, 1))
+        self._waiting.append((job, attempt))
 
     def cancel(self, name: str) -> None:
         """Drop a job: one that waits, or one that runs, with its worker. Nothing more is heard of it."""

@@ -1,7 +1,5 @@
 """Trials of training code of one's own: what it is checked for, what it is handed, what it gave."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import io

@@ -1,7 +1,5 @@
 """What trials are made from, settled and checked before training: device, arithmetic, data, network, loss."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -18,11 +16,10 @@ from ablate.models import bind_network
 from ablate.models.weights import head_of
 from ablate.plugins import is_foreign
 from ablate.study.fields import SLOTS, Fields
-from ablate.study.metric import Metric
-from ablate.study.own import OwnFields
+from ablate.study.own import Metric, OwnFields
 from ablate.study.trials import AnyFields, Numerics, Sources, Trial, build_trial, sources_now
-from ablate.train.augmentation import check_augmentation
 from ablate.train.device import cpu_has_bfloat16
+from ablate.train.images import check_augmentation
 from ablate.train.optimizer import check_optimizer, check_schedule
 
 

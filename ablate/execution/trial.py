@@ -1,7 +1,5 @@
 """What a worker process does: one trial from left to right, and after the last one the timing pass."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """What does the jobs of a slot: a supervisor, which the driver starts, and the child that it forks."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import importlib

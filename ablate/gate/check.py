@@ -1,7 +1,5 @@
 """A gate for automated tests: conditions put to a recorded study, which hold, and on what evidence."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

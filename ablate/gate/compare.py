@@ -1,7 +1,5 @@
 """Arms of one run or of two, each beside what it is compared with; as text, Markdown and CSV."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """What a run would do, before it does it: what is missing, how long that takes, how likely it decides."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections import Counter, defaultdict

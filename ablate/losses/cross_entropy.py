@@ -26,8 +26,7 @@ def cross_entropy(
 
     Otherwise as `label_smoothing_cross_entropy`; an ε that is not 0 would be ignored, and is a `ValueError`.
     """
-    value = _read(_checked(epsilon, reduction))
-    if value is not None and value != 0.0:
+    if value := _read(_checked(epsilon, reduction)):
         raise ValueError(
             f"epsilon: expected 0 for 'cross_entropy', got {value}; set it to 0, or loss to 'label_smoothing'"
         )
@@ -83,9 +82,7 @@ def label_smoothing_cross_entropy(
                 "ids, or leave the rows to be ignored out of the batch"
             )
         losses = -(scores * ((1.0 - epsilon) * target + epsilon / num_classes)).sum(dim)
-        if reduction == "none":
-            return losses
-        return losses.mean() if reduction == "mean" else losses.sum()
+        return losses if reduction == "none" else getattr(losses, reduction)()
     divisor = None
     if weight is not None and reduction == "mean":
         # The summed weight of the labels that count: what torch divides a weighted mean by.

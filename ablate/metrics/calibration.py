@@ -164,9 +164,12 @@ def smooth_errors(
     cosines = _cosine_coefficients(confidence, residuals, cells)
     low, high = np.abs(residuals.mean(axis=1)), np.abs(residuals).mean(axis=1)
     bandwidth, pending = (low + high) / 2, np.arange(len(correct))
+    frequency = np.pi * np.arange(cells + 1, dtype=cosines.dtype)
     while len(pending):
         tried = bandwidth[pending]
-        error = _error_at(tried, cosines[pending])
+        damped = cosines[pending] * np.exp(-np.square(frequency * tried[:, None]) / 2)
+        smoothed = np.abs(dct(damped, type=1, axis=1))
+        error = (smoothed.sum(axis=1) - (smoothed[:, 0] + smoothed[:, -1]) / 2) / cells  # by trapezoids
         # The error never rises with the bandwidth: where it is larger, so is the solution.
         low[pending] = np.where(error > tried, tried, low[pending])
         high[pending] = np.where(error > tried, high[pending], tried)
@@ -191,12 +194,3 @@ def _cosine_coefficients(confidence: FloatArray, residuals: FloatArray, cells: i
     # Sharing each residual among two grid points is a convolution with a triangle, undone here.
     triangle = np.sinc(np.arange(cells + 1) / (2 * cells)) ** 2
     return np.asarray(dct(grid, type=1, axis=1) / (len(images) * triangle), dtype=confidence.dtype)
-
-
-def _error_at(bandwidth: FloatArray, cosines: FloatArray) -> FloatArray:
-    """[draws] error at each draw's bandwidth, by the trapezoidal rule on the grid."""
-    cells = cosines.shape[1] - 1
-    frequency = np.pi * np.arange(cells + 1, dtype=cosines.dtype)
-    damped = cosines * np.exp(-np.square(frequency * bandwidth[:, None]) / 2)
-    smoothed = np.abs(dct(damped, type=1, axis=1))
-    return np.asarray((smoothed.sum(axis=1) - (smoothed[:, 0] + smoothed[:, -1]) / 2) / cells)

@@ -1,7 +1,4 @@
-"""What is found out by running a copy of a network: that it keeps to the contract, and its multiply-adds.
-
-And float32 logits under every precision.
-"""
+"""What running a copy of a network tells: that it keeps to the contract, its cost; and float32 logits."""
 
 import copy
 from typing import Any

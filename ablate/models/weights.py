@@ -1,7 +1,5 @@
 """Weights to start from, parts that stay as they are, and the final weights as a file."""
 
-from __future__ import annotations
-
 import functools
 import json
 import textwrap

@@ -17,10 +17,10 @@ from ablate.report.cautions import SMALL_DATA
 from ablate.report.cells import Column, Json, amount, cell, column, of_quantity, view, worded
 from ablate.report.pages import words
 from ablate.report.views import asked_view, duration, search_cost
-from ablate.study.external import ExternalStudy
 from ablate.study.own import OwnFields
 from ablate.study.parts import PART
 from ablate.study.search import DECLARED, RETUNED, TUNING, Chosen
+from ablate.study.study import ExternalStudy
 from ablate.study.trials import Plan, Trial, arm_name
 from ablate.tables.files import Tables
 from ablate.tables.quantities import ABSENT, Quantity, ends, few, quantity, shown, shown_seeds, with_unit

@@ -14,7 +14,7 @@ from ablate.report.cells import Json
 from ablate.report.pages import texts, titled
 from ablate.stats.effect import smallest_sign_flip_p
 from ablate.study.comparisons import family_size
-from ablate.study.external import ExternalStudy
+from ablate.study.study import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables.files import Tables
 from ablate.tables.quantities import one_line, quantity, shown, shown_p

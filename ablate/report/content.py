@@ -20,7 +20,7 @@ from ablate.report.cells import Json, as_json
 from ablate.report.pages import method, render_html, render_markdown
 from ablate.report.paper import methods_paragraph
 from ablate.store.results import ResultsFolder, make_writable, write_atomically
-from ablate.study.external import ExternalStudy
+from ablate.study.study import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables.columns import RECORDED, open_plan
 from ablate.tables.files import Tables, read_tables, write_tables

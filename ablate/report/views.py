@@ -22,8 +22,8 @@ from ablate.stats.effect import smallest_sign_flip_p
 from ablate.stats.intervals import Interval, MedianInterval, median_interval
 from ablate.store.timing import plain_case
 from ablate.study.comparisons import Term, terms
-from ablate.study.external import ExternalStudy
 from ablate.study.parts import PART
+from ablate.study.study import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables.columns import COLUMNS
 from ablate.tables.files import Tables

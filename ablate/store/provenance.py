@@ -1,7 +1,5 @@
 """Which code a result came from."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

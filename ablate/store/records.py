@@ -1,7 +1,5 @@
 """The truth about trials: one immutable JSON record each, and predictions beside it, whole or not at all."""
 
-from __future__ import annotations
-
 import filecmp
 import gc
 import hashlib
@@ -28,6 +26,7 @@ from ablate.study.trials import Trial
 Status = Literal["complete", "diverged", "oom", "killed", "timeout", "error"]
 MISSING, UNREADABLE = "missing", "unreadable"
 """What a planned trial is called whose record is not there, or is damaged as its predictions may be."""
+TO_RUN_AGAIN = "move it and its record away to run the trial again"
 MOST_BYTES = 2**33
 """That a trial's predictions may have in memory; more would be of a file made to fill it."""
 
@@ -204,15 +203,22 @@ def read_record(path: Path) -> Record:
         return record
 
 
-def read_predictions(folder: ResultsFolder, record: Record) -> Predictions:
-    """Read a complete trial's predictions; a file that its record does not vouch for is a `RecordError`."""
+def vouched_predictions(folder: ResultsFolder, record: Record) -> bytes:
+    """The file of a complete trial's predictions; one its record does not vouch for is a `RecordError`."""
     path = folder.predictions_path(record.trial_id)
-    with readable(path, "move it and its record away to run the trial again"):
+    with readable(path, TO_RUN_AGAIN):
         if not path.exists():
             raise RecordError(f"{path}: the predictions of a complete trial are missing")
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != record.predictions_sha256:
             raise RecordError(f"{path}: the predictions do not match the digest in their record")
+        return content
+
+
+def read_predictions(folder: ResultsFolder, record: Record) -> Predictions:
+    """A complete trial's predictions; those that its record does not vouch for are a `RecordError`."""
+    content = vouched_predictions(folder, record)
+    with readable(folder.predictions_path(record.trial_id), TO_RUN_AGAIN):
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             if sum(member.file_size for member in arrays.zip.infolist()) > MOST_BYTES:
                 raise ValueError(f"more than {MOST_BYTES:,} bytes")
@@ -274,7 +280,7 @@ def read_available(
             try:
                 record = read_record(path)
                 if with_predictions and record.has_predictions:
-                    read_predictions(folder, record)
+                    vouched_predictions(folder, record)  # the arrays are checked where they are used
                 records[path.stem] = record
             except FileNotFoundError:
                 continue

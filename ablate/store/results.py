@@ -1,7 +1,5 @@
 """The files of a study's results: their names, and writing them whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools
@@ -32,12 +30,14 @@ class ResultsFolder:
     """Tables by their files' names that follow from the records, where they could not be written."""
 
     def __post_init__(self) -> None:
-        self.shared = self.root.parents[1] if self.root.parent.name == VARIATIONS else self.root
+        whole = self.root.resolve()  # a link may lead to a variation
+        self.shared = whole.parents[1] if whole.parent.name == VARIATIONS else self.root
         self.records = self.shared / "records"  # one JSON file per trial
         self.predictions = self.shared / "predictions"  # one npz file per complete trial
         self.checkpoints = self.shared / "checkpoints"  # state of unfinished trials; emptied as they finish
         self.artefacts = self.shared / "artefacts"  # of one's own training code, a folder per trial, and logs
         self.logs = self.shared / "logs"  # what trials printed, a file per worker
+        self.nodes = self.logs / "nodes.json"  # the machines of the last run on a cluster
         self.weights = self.shared / "weights"  # trained networks, where they are kept
         self.plan = self.root / "study.json"  # the study as last run: its declaration and its planned trials
         self.tuning = self.root / "tuning" / "tuning.json"  # the points of a search, before the study

@@ -1,7 +1,5 @@
 """What a training step costs, measured apart from training: which steps differ, and their file."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from pydantic import Field

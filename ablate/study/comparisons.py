@@ -8,8 +8,6 @@ An effect is computed within each seed, so that the seeds' shared luck cancels, 
 - *trend*: the same along the least-squares line from the lowest to the highest of three or more levels.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Mapping

@@ -3,8 +3,6 @@
 A trial starts from its recipe; base, profile, levels and command line change single fields, in that order.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,8 +45,6 @@ def _named(*known: str) -> AfterValidator:
 
 OPTIMIZERS = ("sgd", "adamw", "ranger")
 SCHEDULES = ("constant", "one_cycle", "flat_cosine")
-
-
 Part = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -176,7 +172,7 @@ class DataFields(Frozen, strict=True, allow_inf_nan=False):
     )
 
     @model_validator(mode="after")
-    def _shrinks_only(self) -> DataFields:
+    def _shrinks_only(self) -> Self:
         if 0 < self.decode_size < self.image_size:
             raise ValueError(
                 f"decode_size: expected 0, or image_size ({self.image_size}) or more, not {self.decode_size}"
@@ -222,7 +218,7 @@ class Fields(DataFields, Recipe, extra="allow"):
     )
     deterministic: bool = Field(description="only deterministic algorithms (matters on CUDA)")
 
-    def without_arguments(self, slot: str) -> Fields:
+    def without_arguments(self, slot: str) -> Self:
         """The same with no keyword argument of what a slot names."""
         return self.model_validate({name: of for name, of in self if not name.startswith(f"{slot}.")})
 

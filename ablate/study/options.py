@@ -1,7 +1,5 @@
 """How a study is run, as far as its file does not say: one declaration for the commands and for Python."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,6 +32,13 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
         default=None,
         ge=0,
         description="Trials at a time [default: one per GPU, or cores / threads]; 0: in this process.",
+    )
+    executor: Literal["local", "ray"] = Field(
+        default="local", description="Train on this machine, or on a Ray cluster (docs/machines.md)."
+    )
+    address: str | None = Field(
+        default=None,
+        description="HOST:PORT of the Ray cluster's head [default: the one here, else a new one].",
     )
     threads: int = Field(default=1, ge=1, description="CPU threads of a trial; part of what it is.")
     data_dir: Folder | None = Field(default=None, description="Folder of the dataset's files; no download.")
@@ -79,6 +84,10 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
         """Options that exclude one another."""
         if self.workers == 0 and self.timeout is not None:
             yield "timeout: expected none where workers is 0, as nothing can stop this process"
+        if self.workers == 0 and self.executor == "ray":
+            yield "workers: expected 1 or more on a cluster, as 0 is this process; leave out it or executor"
+        if self.address is not None and self.executor != "ray":
+            yield "address: is a Ray cluster's; expected with executor='ray' alone"
         if self.retrain and self.same_code:
             yield "retrain: expected without same_code, which keeps what it would train anew"
 

@@ -1,4 +1,4 @@
-"""Studies of code that trains by itself: a function `train(trial, *, knobs)`, or a script's command line."""
+"""What a study has of its own: metrics, and code that trains, `train(trial, *, knobs)` or a command line."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import contextlib
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from ablate.errors import StudyError
+from ablate.plugins import explained, load_foreign
 from ablate.study.fields import (
     FIELD_NAMES,
     Argument,
     DataFields,
+    Declaration,
+    canonical,
     in_plain_words,
     is_one,
     layered,
@@ -33,6 +36,33 @@ FORMS = (
     "'{out}/metrics.json:val.loss', '{out}/log.csv:column' (its last row) or 'log:val loss ([0-9.]+)', a "
     "regular expression with one group"
 )
+
+
+class Metric(Declaration):
+    """A metric of a study, as `Metric("my_metrics:worst_class", better="higher")`, of saved predictions."""
+
+    code: Annotated[str, BeforeValidator(canonical)] = Field(
+        default="",
+        description="a function of logits [N, K] (float64) and labels [N] (int64) that gives a number, or "
+        "its import path; without one, trials report the number under the metric's name",
+    )
+    better: Literal["higher", "lower", "neither"] = Field(description="which direction is")
+    unit: str = Field(default="", description="fraction: of 1, shown in percent; or any text, as % or ms")
+    label: str = Field(default="", description="its name on pages and axes, otherwise that of its column")
+    digits: int | None = Field(default=None, ge=0, le=12, description="shown after the point [%: 2, else 4]")
+    margin: float | None = Field(
+        default=None, gt=0, description="a difference that does not matter, in the unit of the number itself"
+    )
+
+    def __init__(self, code: Any = "", **declared: Any) -> None:
+        """The code may be given by position."""
+        super().__init__(**{"code": code, **declared})
+
+    def score(self, name: str, logits: Any, labels: Any) -> float:
+        """What the code gives for predictions, NaN included; what is no number is a StudyError."""
+        code, given = load_foreign("metric", self.code), f"logits {logits.shape} and labels {labels.shape}"
+        with explained(f"metrics.{name}", self.code, f"one number for {given}, NaN where there is none"):
+            return float(code(logits.copy(), labels.copy()))
 
 
 def _knob(name: str) -> str:

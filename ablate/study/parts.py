@@ -1,7 +1,5 @@
 """Parts of a recipe, each with its value when off, as one factor of named levels: without each, only each."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal
 

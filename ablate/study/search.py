@@ -1,7 +1,5 @@
 """What a tuned study searches: ranges of fields, the objective, the budget. `ablate.tuning` does it."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Texts as people type them (`--set epsilon=0,0.1`) as the fields and values that they mean, and back."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import re

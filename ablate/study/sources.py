@@ -1,7 +1,5 @@
 """Code of the user's in a trial's identity: what a named module brings in, found without running it."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import glob

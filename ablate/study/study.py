@@ -1,7 +1,5 @@
 """A study as a person declares it: one question, its factors, and how the answer will be judged."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import itertools
@@ -14,7 +12,7 @@ import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
 
@@ -36,8 +34,7 @@ from ablate.study.fields import (
     resolve,
     unknown_name,
 )
-from ablate.study.metric import Metric
-from ablate.study.own import OwnFields, Time, Words, own_faults, own_fields, result_name
+from ablate.study.own import Metric, OwnFields, Time, Words, own_faults, own_fields, result_name
 from ablate.study.parts import BASELINES, PART, Design, part_levels
 from ablate.study.search import FIRST_TUNING_SEED, RETUNED, TUNING, Chosen, Search
 
@@ -177,7 +174,7 @@ class Study(Varied):
         seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
         if fault := beyond("trials of a study", arms * seeds):
             return [f"{fault}, but {arms * seeds:,} came"]
-        return itertools.chain(own_faults(self), _field_faults(self), declared_faults(self))
+        return itertools.chain(own_faults(self), _field_faults(self), _declared_faults(self))
 
     def find_own_modules(self) -> None:
         """Have the modules that stand beside this study's file found before any other of their names."""
@@ -214,7 +211,7 @@ class Study(Varied):
         """What is shown beside what the study is about: its own metrics, and these of ablate's."""
         return (*self.metrics, *(() if self._numbers_alone else names))
 
-    def of_numbers_alone(self) -> Study:
+    def of_numbers_alone(self) -> Self:
         """This study as one whose runs left no predictions, so that none of ablate's metrics is known."""
         copy = self.model_copy()
         copy._numbers_alone = True
@@ -260,7 +257,7 @@ class Study(Varied):
         several = [name for name, levels in self.factors.items() if len(levels) > 1]
         return [name for name in several if not (self.chosen and name == TUNING)]
 
-    def with_profile(self, name: str) -> Study:
+    def with_profile(self, name: str) -> Self:
         """This study with the named profile's changes made."""
         if name not in self.profiles:
             raise StudyError(f"--profile {unknown_name('profile', name, self.profiles)}")
@@ -276,7 +273,7 @@ class Study(Varied):
             **{"retune" if self.retune else "search": changed},
         )
 
-    def with_settings(self, settings: Mapping[str, Sequence[Any]]) -> Study:
+    def with_settings(self, settings: Mapping[str, Sequence[Any]]) -> Self:
         """This study with fields overridden: one value fixes a field, several sweep it."""
         fixed = {name: values[0] for name, values in settings.items() if len(values) == 1}
         swept = {name: tuple(values) for name, values in settings.items() if name not in fixed}
@@ -291,11 +288,33 @@ class Study(Varied):
         base = self.base | fixed
         return self.replace(base=base, factors=factors, baseline=baseline, comparisons=comparisons)
 
-    def replace(self, **changes: Any) -> Study:
+    def replace(self, **changes: Any) -> Self:
         """A validated copy with some of its declarations changed."""
-        copy = Study(**{**self.model_dump(), **changes})
+        copy = type(self)(**{**self.model_dump(), **changes})
         copy._folder = self._folder
         return copy
+
+
+class ExternalStudy(Study):
+    """A study of runs that another tool made: any of their columns can be a factor or a metric."""
+
+    seed: str = Field(default="", description="the column that pairs runs of different arms; '' is none")
+    differing: tuple[str, ...] = Field(default=(), description="other columns in which runs differ, in words")
+    _numbers_alone: bool = PrivateAttr(default=True)
+
+    def faults(self) -> Iterable[str]:
+        """As of a study, but for its fields, of which ablate knows none."""
+        return _declared_faults(self)
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether runs of different arms share a seed."""
+        return bool(self.seed)
+
+    @property
+    def all_margins(self) -> dict[str, float]:
+        """Those that are given: ablate's own are for fractions, and a column may be in percent."""
+        return self.margins
 
 
 def _field_faults(study: Study) -> list[str]:
@@ -312,7 +331,7 @@ def _field_faults(study: Study) -> list[str]:
     return list(found)
 
 
-def declared_faults(study: Study) -> Iterator[str]:
+def _declared_faults(study: Study) -> Iterator[str]:
     """Faults of the factors' levels, the arms that are listed, the baseline, seeds and search."""
     for name, levels in study.factors.items():
         yield from (f"factors.{name}: level {twin!r} is given twice; remove one" for twin in repeated(levels))

@@ -1,7 +1,5 @@
 """A study expanded into its trials, each with an identity that follows from what it computes."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json
@@ -11,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -77,7 +75,7 @@ class Plan(Frozen):
     same_code: tuple[str, ...] = Field(default=(), description="why changed code computes the same")
 
     @model_validator(mode="after")
-    def _agrees(self) -> Plan:
+    def _agrees(self) -> Self:
         seen = {(trial.arm, trial.seed, trial.repeat) for trial in self.trials}
         named = {trial.trial_id for trial in self.trials}
         if not len(seen) == len(self.trials) == (len(self.trials) if self.study.chosen else len(named)):

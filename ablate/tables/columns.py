@@ -9,6 +9,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
+from ablate.errors import RecordError
 from ablate.guarded import guarded
 from ablate.metrics import METRICS
 from ablate.store.points import Importances, Point, Tuning
@@ -16,7 +17,7 @@ from ablate.store.records import Environment, Record
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.store.timing import Case
 from ablate.study.fields import Fields, Frozen, is_field
-from ablate.study.metric import Metric
+from ablate.study.own import Metric
 from ablate.study.search import Search
 from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial
@@ -307,6 +308,8 @@ def declare(*studies: Study) -> None:
 def open_plan(folder: ResultsFolder) -> Plan:
     """The plan of a results folder, the metrics that it declares known and their code to be found."""
     plan = read_plan(folder)
+    if not folder.records.is_dir():  # as of a variation that was copied without its study
+        raise RecordError(f"{folder.records}: is missing, and with it what the tables tell of; restore it")
     declare(plan.study)
     plan.find_own_modules()
     return plan

@@ -1,7 +1,5 @@
 """The CPU and CUDA forms of what a training run needs from its device."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import platform

@@ -1,14 +1,9 @@
 """Training steps captured as CUDA graphs: one capture serves every trial of a kind in a worker.
 
-A captured step is handed over as a whole, where a small network would wait for the host's many small ones.
-It is `Step` that is captured; what differs between trials of a kind (weights, labels, epsilon, learning rate,
-random draws, which images) lies in tensors that are filled before each trial or step.
-
-Before a capture serves a trial, its first steps are set beside eager ones. Where they differ, or where
-something fails, the trial is trained eagerly, and its record says why.
+A small network would wait for the host's many small launches. Before a capture serves a trial, its first
+steps are set beside eager ones. Where they differ, or where something fails, the trial is trained eagerly,
+and its record says why.
 """
-
-from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable

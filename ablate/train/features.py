@@ -8,17 +8,15 @@ Source: Kornblith et al. 2021, equation 11, https://arxiv.org/abs/2010.16402;
 Müller, Kornblith and Hinton 2019, the plane in sections 1.1 and 2, https://arxiv.org/abs/1906.02629
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 
 from ablate.errors import FOREIGN_FAULTS
+from ablate.models.weights import head_of
 from ablate.store.records import Features, Scatter
 from ablate.study.fields import Fields
 from ablate.train.images import Images
@@ -43,9 +41,10 @@ def penultimate_features(
     anything fails: the trial has its result already. The network is left in evaluation mode.
     """
     try:
-        head = find_head(model, valid, fields)
-        if head is None:
+        name = head_of(model)
+        if name is None:
             return None, {}
+        head: Any = model.get_submodule(name)
         weight = head.weight.detach().cpu().double().numpy()
         bias = np.zeros(len(weight)) if head.bias is None else head.bias.detach().cpu().double().numpy()
         templates, span = np.column_stack([weight, bias]), template_span(weight)
@@ -69,20 +68,6 @@ def penultimate_features(
         return None, {}
 
 
-def find_head(model: nn.Module, images: Images, fields: Fields) -> nn.Linear | None:
-    """The linear layer whose output is the network's logits, found by running the first two images."""
-    ran: list[tuple[nn.Linear, Tensor]] = []
-
-    def note(module: nn.Module, inputs: object, output: Any) -> None:
-        if isinstance(module, nn.Linear):
-            ran.append((module, output))
-
-    with register_module_forward_hook(note):
-        index = torch.arange(min(2, len(images)), device=images.labels.device)
-        logits = predict(model, images, fields, index)
-    return next((module for module, output in reversed(ran) if torch.equal(output.float(), logits)), None)
-
-
 def even_subset(labels: Tensor, count: int) -> Tensor | None:
     """At most `count` indices at even steps through the images sorted by class; None where that is all."""
     if len(labels) <= count:
@@ -92,22 +77,22 @@ def even_subset(labels: Tensor, count: int) -> Tensor | None:
 
 
 def _head_inputs(
-    model: nn.Module, head: nn.Linear, images: Images, fields: Fields, index: Tensor | None
+    model: nn.Module, head: nn.Module, images: Images, fields: Fields, index: Tensor | None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Inputs [N, D] of the head for a split or a part of it, and the labels [N]."""
-    batches: list[Tensor] = []
+    batches, outputs = list[Tensor](), list[Tensor]()
 
-    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         # A copy: the input may be a view of all tokens, which would be kept with it.
         batches.append(inputs[0].to("cpu", torch.float32, copy=True))
+        outputs.append(output)
 
-    with head.register_forward_pre_hook(keep):
-        predict(model, images, fields, index)
+    with head.register_forward_hook(keep):
+        logits = predict(model, images, fields, index)
     features = torch.cat(batches).numpy()
-    labels = (images.labels if index is None else images.labels[index]).cpu().numpy()
-    if features.shape != (len(labels), head.in_features) or not np.isfinite(features).all():
-        raise ValueError("expected one row of finite features per image")
-    return features, labels
+    if not torch.equal(torch.cat(outputs), logits) or not np.isfinite(features).all():
+        raise ValueError("expected one row of finite features per image, which give its logits")
+    return features, (images.labels if index is None else images.labels[index]).cpu().numpy()
 
 
 def scatter_of(

@@ -1,7 +1,5 @@
 """The loop over epochs: train, evaluate, keep what was measured, stop where a loss is not a number."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Sequence

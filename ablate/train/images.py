@@ -3,23 +3,25 @@
 What is drawn for an image is a function of the seed, the epoch and the image, and of nothing else.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from ablate.plugins import bind, explained, load_foreign, ready
 from ablate.study.fields import Fields
 from ablate.study.trials import stream_seed
-from ablate.train.augmentation import build_augmentation
+from ablate.train.device import seed_generators
 
 LOG_RATIO = math.log(4 / 3)
 """Crops have sides in a ratio between 3:4 and 4:3."""
+DRAWS = 16
+"""How many uniform numbers an augmentation that takes `draws` gets for each image."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,13 @@ class Images:
         labels: NDArray[np.int64],
         mean: tuple[float, ...],
         std: tuple[float, ...],
-    ) -> Images:
+    ) -> Self:
         """A split on a device, with the mean and std (of pixels in 0 to 1) that normalise it."""
         none = torch.empty(0)
         images = cls(torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device), none, none)
         return images.normalised_by(mean, std)
 
-    def normalised_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Images:
+    def normalised_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Self:
         """The same images, with another mean and std."""
         center, spread = torch.tensor(mean), torch.tensor(std)
         scale, shift = (1 / (255 * spread)).view(-1, 1, 1), (-center / spread).view(-1, 1, 1)
@@ -81,6 +83,49 @@ def batches(order: Tensor, batch_size: int, *, drop_last: bool) -> list[Tensor]:
     """An epoch's order cut into batches; the last may be smaller, and is left out by `drop_last`."""
     cut = list(torch.split(order, batch_size))
     return cut[:-1] if drop_last and len(cut[-1]) < batch_size and len(cut) > 1 else cut
+
+
+class ForeignAugmentation:
+    """Code from outside over images of 0 to 1; what it draws follows from each image's own seed or draws.
+
+    What takes `draws` gets a batch [B, 3, S, S] float32, with [B, 16] numbers in [0, 1). Anything else gets
+    one image at a time, [1, 3, S, S], with the global generators seeded for this image.
+    """
+
+    def __init__(self, fields: Fields) -> None:
+        name, own = fields.augmentation, fields.arguments("augmentation")
+        code = load_foreign("augmentation", name)
+        self._code, self._given = ready("augmentation", name, code, own, {"draws": None})
+
+    def draw(self, count: int, seed: int) -> Tensor:
+        """What an epoch's seed gives to each of so many images: draws [N, 16], or seeds [N]."""
+        generator = torch.Generator().manual_seed(seed)
+        if "draws" in self._given:
+            return torch.rand(count, DRAWS, generator=generator)
+        return torch.randint(2**63 - 1, (count,), generator=generator)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """A batch augmented, by what was drawn for its images."""
+        if isinstance(self._code, nn.Module):
+            self._code.to(images.device)
+        if "draws" in self._given:
+            result: Tensor = self._code(images, **{**self._given, "draws": drawn})
+            return result
+        made = []
+        with torch.random.fork_rng([images.device] if images.is_cuda else []):
+            for image, seed in zip(torch.split(images, 1), drawn.tolist(), strict=True):
+                seed_generators(seed)
+                made.append(self._code(image, **self._given))
+        return torch.cat(made)
+
+
+def build_augmentation(fields: Fields) -> ForeignAugmentation | None:
+    """The augmentation that a trial names, if any."""
+    if fields.augmentation != "none":
+        return ForeignAugmentation(fields)
+    bind("augmentation", fields.augmentation, lambda images: images, fields.arguments("augmentation"), {}, 1)
+    return None
 
 
 class Augmentation:
@@ -176,3 +221,22 @@ def shrink(images: Tensor, size: int) -> Tensor:
     return functional.interpolate(images, (size, size), mode="bilinear", antialias=True).contiguous(
         memory_format=torch.channels_last
     )
+
+
+def check_augmentation(fields: Fields) -> None:
+    """Try an augmentation from outside on three random images; what first fails is a StudyError."""
+    augmentation = build_augmentation(fields)
+    if augmentation is None:
+        return
+    drawn, size = augmentation.draw(3, seed=0), fields.image_size
+    images = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    wanted = f"float32 {list(images.shape)} of 0 to 1 to give finite ones of that shape, alike in any batch"
+    with explained("augmentation", fields.augmentation, wanted):
+        made, again = augmentation(images.clone(), drawn), augmentation(images[1:].clone(), drawn[1:])
+        if made.shape != images.shape or made.dtype != images.dtype or not made.isfinite().all():
+            raise ValueError(f"{made.dtype} {list(made.shape)} came, {made.flatten()[:3].tolist()}")
+        if not torch.allclose(made[1:], again, atol=1e-6):
+            raise ValueError(
+                "an image became another in another batch; draw from the global generators of torch, NumPy "
+                "or random, or `draws`"
+            )

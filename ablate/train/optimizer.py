@@ -1,7 +1,5 @@
 """Optimisers and schedules, ablate's own by name and others by import path; the checks before training."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import io

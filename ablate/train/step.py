@@ -1,7 +1,5 @@
 """One training step, and all that it needs: network, loss, optimiser, images; and prediction."""
 
-from __future__ import annotations
-
 import copy
 
 import torch
@@ -58,15 +56,12 @@ class Step:
         if self.evaluated is not self.model:
             # The newest weights' share, of all that the decay has left of the steps: so they sum to one, and
             # the first weights have no part, however few the steps.
-            self._average((1 - self.fields.ema) / (1 - self.fields.ema ** (number + 1)))
+            share = (1 - self.fields.ema) / (1 - self.fields.ema ** (number + 1))
+            with torch.no_grad():
+                torch._foreach_lerp_([*self.evaluated.parameters()], [*self.model.parameters()], share)
+                for mine, last in zip(self.evaluated.buffers(), self.model.buffers(), strict=True):
+                    mine.copy_(last)
         return measured
-
-    @torch.no_grad()
-    def _average(self, share: float) -> None:
-        """Take so much of the weights into their average; what is no weight is as it was last."""
-        torch._foreach_lerp_([*self.evaluated.parameters()], [*self.model.parameters()], share)
-        for mine, last in zip(self.evaluated.buffers(), self.model.buffers(), strict=True):
-            mine.copy_(last)
 
     def compute(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The step's work on the device; nothing of the host's decides it."""
@@ -80,7 +75,9 @@ class Step:
         logits = logits.float()
         loss = self._batch_loss(logits, labels, mixture)
         self.optimizer.zero_grad(set_to_none=True)
-        (loss / self._match(len(labels))).backward()  # type: ignore[no-untyped-call]
+        # Not the learning rate: weight decay and clipping stay what they are, and momentum carries on.
+        is_matched = self.fields.reduction == "sum" and self.fields.lr_rule == "matched"
+        (loss / (len(labels) if is_matched else 1)).backward()  # type: ignore[no-untyped-call]
         if self.fields.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.fields.clip_norm)
         self.optimizer.step()
@@ -104,11 +101,6 @@ class Step:
         )
         mixed = torch.lerp(partner_losses, losses, weight)
         return mixed.sum() if reduction == "sum" else mixed.mean()
-
-    def _match(self, batch: int) -> int:
-        """What the gradient is divided by: the batch's true size under a summed, matched loss, else 1."""
-        # Not the learning rate: weight decay and clipping stay what they are, and momentum carries on.
-        return batch if self.fields.reduction == "sum" and self.fields.lr_rule == "matched" else 1
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

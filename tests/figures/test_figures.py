@@ -257,7 +257,7 @@ def test_features_are_drawn_with_how_far_their_classes_lie_apart(of: Of) -> None
     many = study.but(projection=table)
     assert sum(len(dots(ax)) for ax in many.axes("projection")) <= 1000
     assert len(many.legend("projection")) == 6
-    assert "Classes left out" in many.figures["projection"].caption
+    assert "Classes left out" in many.caption("projection")
 
 
 def test_curves_are_means_with_the_range_of_runs(of: Of) -> None:

@@ -72,7 +72,9 @@ def test_lost_trials_and_what_was_pooled_are_told(rendered: Get) -> None:
     for column, said in (("seed", "Each seed's arms were trained with one"), ("epsilon", "In 3 of 3 seeds")):
         trials = read_tables(sweep.results, names=["trials"])["trials"]
         trials["device_name"] = trials[column].astype(str)
-        (text,) = [one["text"] for one in banners({"trials": trials}, plan) if "processors or GPUs" in one["title"]]
+        (text,) = [
+            one["text"] for one in banners({"trials": trials}, plan) if "processors or GPUs" in one["title"]
+        ]
         assert text.startswith(said)
     assert set(titles(rendered("single"))) - noise == told - {"A small stand-in for the full study"}
 

@@ -19,6 +19,8 @@ from test_main import ablate
 from ablate.store.records import Predictions
 from ablate.study.trials import Trial
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 ROOT = Path(__file__).parents[2]
 REFERENCE = Path("reference") / "seed_notebook" / "cpu-float32"
 
@@ -84,9 +86,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     here = tmp_path_factory.mktemp("ran")
     (here / "tiny.py").write_text(STUDY, encoding="utf-8")
     (here / "own.py").write_text(NETWORK, encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ablate.report.content.draw_figures", lambda *tables, **options: [])
-        ended = ablate(here, "run", "tiny.py")
+    ended = ablate(here, "run", "tiny.py", "--workers", "0")
     assert ended.status == 0, ended.out + ended.err
     (results,) = (here / "results" / "tiny").iterdir()
     return opened(results, here / "report" / "tiny" / results.name)

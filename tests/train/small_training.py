@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ablate.models.contract import Float32Linear
 from ablate.study.fields import Fields, resolve
 from ablate.train.fit import Fitted, fit
 from ablate.train.images import Images
@@ -48,7 +49,7 @@ TRAIN, VALID = pixels(50, 0), pixels(23, 1)
 def network(dropout: float = 0.0, classes: int = 3, bias: bool = True, seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     body = nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(dropout)
-    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes, bias=bias)
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), Float32Linear(8, classes, bias=bias)
     model = nn.Sequential(*body, *head)
     return model.to(memory_format=torch.channels_last)
 

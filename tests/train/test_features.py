@@ -18,11 +18,11 @@ from sklearn.metrics.pairwise import cosine_distances
 from small_training import FIELDS, SEED, Made, changed, images, network, pixels, smoothed
 from torch import Tensor, nn
 
+from ablate.models.contract import Float32Linear
 from ablate.store.records import Features, Scatter
 from ablate.train.features import (
     POINTS_PER_CLASS,
     even_subset,
-    find_head,
     penultimate_features,
     scatter_of,
     template_plane,
@@ -200,9 +200,9 @@ def test_a_head_within_another_module_is_found(precision: str) -> None:
     vit = torchvision.models.VisionTransformer(
         image_size=6, patch_size=3, num_layers=1, num_heads=2, hidden_dim=12, mlp_dim=4, num_classes=4
     )
+    vit.heads.head.__class__ = Float32Linear  # as building a network marks it
     nn.init.normal_(vit.heads.head.weight)  # torchvision's starts at zero, where no plane is
     one_image = replace(VALID, pixels=VALID.pixels[:1], labels=VALID.labels[:1])  # which is enough
-    assert find_head(vit, one_image, FIELDS) is vit.heads.head
     facts, shown = found(vit, valid=one_image, precision=precision)
     assert (facts.dimension, facts.valid.within) == (12, 0)
     assert "projection_valid" in shown
@@ -237,11 +237,11 @@ def overflowing() -> nn.Module:
 
 NO_SOUND_HEADS: dict[str, Callable[[], nn.Module]] = {
     "a convolution ends it, after a linear layer with as many outputs": lambda: Made(
-        gated, conv=nn.Conv2d(3, 4, 3), gate=nn.Linear(4, 4), head=nn.Conv2d(4, 4, 1)
+        gated, conv=nn.Conv2d(3, 4, 3), gate=Float32Linear(4, 4), head=nn.Conv2d(4, 4, 1)
     ),
     "two views": lambda: Made(lambda net, x: (net.body(x.flip(3)), net.body(x))[1], body=four()),
     "one row per token": lambda: Made(
-        lambda net, x: net.head(x.flatten(2).transpose(1, 2)).mean(1), head=nn.Linear(3, 4)
+        lambda net, x: net.head(x.flatten(2).transpose(1, 2)).mean(1), head=Float32Linear(3, 4)
     ),
     "an error": lambda: Made(fails_on_more_than_five, body=four()),
     "features that are not finite where logits are": lambda: Made(

@@ -21,6 +21,8 @@ from ablate.study.study import Profile, Study
 from ablate.study.trials import arm_name
 from ablate.tables.tuning import points_table
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 SPACE, ANCHORS = {"lr": (0.001, 0.1, 1.0)}, ({"lr": 0.001}, {"lr": 0.1})
 BEST = {"sgd": 0.1, "adamw": 0.001}
 """Of plain SGD, which hardly moves at .001, and of AdamW, whose steps at .1 are a hundred times the usual."""
