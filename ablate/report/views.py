@@ -305,9 +305,8 @@ def timing_view(found: Pass | None, plan: Plan) -> Json:
 
 
 def _median(interval: MedianInterval, digits: int) -> Json:
-    note = "too few rounds for an interval"
-    if math.isfinite(interval.low):
-        note = f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
+    reach = f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
+    note = reach if math.isfinite(interval.low) else "too few rounds for an interval"
     return cell(f"{interval.median:.{digits}f}", interval.median, [note])
 
 
