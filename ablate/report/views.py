@@ -312,8 +312,7 @@ def _median(interval: MedianInterval, digits: int) -> Json:
 
 def published_view(epochs: pd.DataFrame, plan: Plan) -> Json | None:
     """The epochs of complete trials beside the published table, arm by arm; None where a study names none."""
-    published = plan.study.published
-    if published is None:
+    if (published := plan.study.published) is None:
         return None
     values, summaries = list(published_values(epochs, plan)), published_summaries(epochs, plan)
     runs = epochs.groupby("arm")["trial_id"].nunique()
