@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pandas as pd
@@ -26,12 +27,11 @@ class Value(NamedTuple):
     inside: bool | None
 
 
-def published_values(epochs: pd.DataFrame, plan: Plan) -> list[Value]:
+def published_values(epochs: pd.DataFrame, plan: Plan) -> Iterator[Value]:
     """Every published column and epoch of complete trials, arm by arm; none without a published table."""
     rows = plan.study.published.epochs if plan.study.published else ()
     theirs = {int(row["epoch"]): row for row in rows if "epoch" in row}
     names = [name for name in COMPARED if any(name in row for row in theirs.values())]
-    values = []
     for arm in labels_of(plan):
         own = epochs[epochs["arm"] == arm]
         for epoch in sorted({*own["epoch"].dropna().astype(int), *theirs}):
@@ -40,13 +40,12 @@ def published_values(epochs: pd.DataFrame, plan: Plan) -> list[Value]:
                 ours = prediction_interval(finite_numbers(of_epoch[name]))
                 value = theirs.get(epoch, {}).get(name, math.nan)
                 inside = None if math.isnan(value - ours.low) else ours.low <= value <= ours.high
-                values.append(Value(arm, epoch, name, ours, value, inside))
-    return values
+                yield Value(arm, epoch, name, ours, value, inside)
 
 
 def published_summaries(epochs: pd.DataFrame, plan: Plan) -> dict[str, str]:
     """Arm to how many published values lie inside, and of which columns the others are."""
-    values, labels = published_values(epochs, plan), labels_of(plan)
+    values, labels = list(published_values(epochs, plan)), labels_of(plan)
     sentences = {}
     for arm, label in labels.items():
         known = [value for value in values if value.arm == arm and not math.isnan(value.theirs)]

@@ -39,8 +39,7 @@ def timing_pass(step_times: pd.DataFrame | None) -> Pass | None:
     names = list(Case.model_fields)
     times = {}
     for _, rows in step_times.groupby(names, sort=False, dropna=False):
-        known = rows[names].iloc[0].dropna().to_dict()  # an earlier version wrote fewer columns
-        case = Case.model_validate(known)
+        case = Case.model_validate(rows[names].iloc[0].dropna().to_dict())  # older tables have fewer columns
         times[case] = rows.sort_values("round")["step_ms"].to_numpy(dtype=np.float64)
     others = step_times["others"].iloc[0]
     return Pass(times, None if pd.isna(others) else float(others))

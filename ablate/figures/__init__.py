@@ -87,6 +87,11 @@ def figure(name: str, title: str, *, order: int, each: Each | None = None) -> Ca
     return register
 
 
+def of_rows(table: str) -> Each:
+    """For a figure's `each`: all rows of a table that are of complete runs; none where there is no row."""
+    return lambda context: [rows for rows in [context.rows(table)] if len(rows)]
+
+
 def draw_figures(tables: Tables, plan: Plan, *, pdf: bool = False) -> list[Figure]:
     """Every figure of a study, in the report's order; on request as PDF too."""
     try:
@@ -120,8 +125,7 @@ def _drawn(entry: Registered, item: Any, context: Context, missing: Set[str], pd
         caption = drawing.caption
         if drawing.left_out:
             caption += f" Left out for want of room: {few(drawing.left_out)}."
-        words = "".join(text.get_text() for text in drawing.figure.findobj(Text))
-        if lost := missing & set(words):
+        if lost := missing & {*"".join(text.get_text() for text in drawing.figure.findobj(Text))}:
             caption += f" No font here has these letters, drawn as boxes: {''.join(sorted(lost))}"
         numbers = f"The numbers are in {drawing.table}.csv."
         alt = str(clean(" ".join(filter(None, (f"{title}.", caption, drawing.facts, numbers)))))

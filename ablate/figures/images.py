@@ -14,7 +14,7 @@ from matplotlib.path import Path
 from numpy.typing import ArrayLike
 
 from ablate.analysis.arms import level_label
-from ablate.figures import Drawing, draw, figure
+from ablate.figures import Drawing, draw, figure, of_rows
 from ablate.figures.context import Context, spread
 from ablate.figures.draw import Handles
 from ablate.figures.theme import LIGHT, MARKERS, PALETTE, REFERENCE, TINTS
@@ -35,12 +35,9 @@ MOST_ARMS, MOST_CLASSES, MOST_POINTS = 4, 6, 1000  # of the features; points in 
 SPLITS = {"train": "training images", "valid": "reported split"}
 
 
-@figure("reliability", "Reliability", order=50)
-def reliability(context: Context) -> Drawing | None:
+@figure("reliability", "Reliability", order=50, each=of_rows("reliability"))
+def reliability(context: Context, table: pd.DataFrame) -> Drawing:
     """Accuracy by confidence, the gap between the two, and below it how many images a bin has."""
-    table = context.rows("reliability")
-    if table.empty:
-        return None
     arms, left_out = context.fitting(table, MOST_DIAGRAMS)
     look: Any = {"width": draw.WIDE if len(arms) > 2 else draw.HALF, "sharex": True, "sharey": True}
     look |= {"xlabel": "confidence (%)", "ylabel": "accuracy (%)"}
@@ -101,12 +98,9 @@ def _bars(ax: Axes, bins: pd.DataFrame, bottom: ArrayLike, top: ArrayLike, **sty
     ax.add_patch(PathPatch(Path.make_compound_path_from_polys(corners), linewidth=0, **style))
 
 
-@figure("confusion", "Confusion of classes", order=60)
-def confusion(context: Context) -> Drawing | None:
+@figure("confusion", "Confusion of classes", order=60, each=of_rows("confusion"))
+def confusion(context: Context, table: pd.DataFrame) -> Drawing:
     """Percent of each class's images taken for each class, in a baseline and the best arm; the difference."""
-    table = context.rows("confusion")
-    if table.empty:
-        return None
     arms = [arm for arm in context.contrasted if (table["arm"] == arm).any()]
     words = {name: level_label(name) for name in table["class"].unique()}
     shares = []
@@ -160,11 +154,10 @@ def _draw_cells(ax: Axes, table: FloatArray, depth: FloatArray, names: list[str]
     ax.spines[:].set_visible(True)
 
 
-@figure("projection", "Features of single images", order=70)
-def projection(context: Context) -> Drawing | None:
+@figure("projection", "Features of single images", order=70, each=of_rows("projection"))
+def projection(context: Context, known: pd.DataFrame) -> Drawing | None:
     """Penultimate features in a plane, after figure 1 of Müller et al., https://arxiv.org/abs/1906.02629."""
-    known = context.rows("projection")
-    if known.empty or (known := known.dropna(subset=["x", "y"])).empty:
+    if (known := known.dropna(subset=["x", "y"])).empty:
         return None
     arms, left_out = context.fitting(known, MOST_ARMS)
     classes, others = spread(list(dict.fromkeys(known["class"])), MOST_CLASSES)

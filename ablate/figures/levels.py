@@ -97,8 +97,7 @@ def family_by_level(context: Context, family: tuple[str, str, Sequence[str]]) ->
         return None
     most = max(2, min(FEW_LINES, MOST_POINTS // (len(context.factors[context.axis]) * len(known))))
     lines = {arm: context.words_of(arm, [*context.line, context.panel]) for arm in context.arms}
-    panels = [(metric.axis, metric, list(context.arms)) for metric in known]
-    return _by_level(context, panels, lines, most)
+    return _by_level(context, [(metric.axis, metric, list(context.arms)) for metric in known], lines, most)
 
 
 def _by_level(

@@ -22,13 +22,12 @@ from ablate.study.search import Choice, Range
 from ablate.tables.quantities import Quantity
 
 SAMPLER = "sampler"
-LOOKS = [
+ROLES = pd.DataFrame([
     (SAMPLER, "chosen by the sampler", "o", 4.5, LIGHT.muted),
     ("anchor", "anchor", "^", 6.5, LIGHT.ink),
     ("baseline", "baseline", "s", 6.5, LIGHT.ink),
     ("winner", "winner", "*", 11.0, LIGHT.ink),
-]
-ROLES = pd.DataFrame(LOOKS, columns=["role", "words", "marker", "size", "color"]).set_index("role")
+], columns=["role", "words", "marker", "size", "color"]).set_index("role")  # fmt: skip
 """What a point of a search is, and how it looks; the last one lies on top."""
 MOST_INTERVALS = 150  # with more points, intervals would hide them
 LONGEST_REACH = 0.5  # intervals make the axis longer by at most so many ranges, to either side

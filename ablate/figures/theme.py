@@ -61,6 +61,7 @@ SPACES = "xmlns='http://www.w3.org/2000/svg' xmlns:xlink='http://www.w3.org/1999
 ELSEWHERE = ("defs", "metadata", "style", "title")
 ROW = re.compile(r"<use x='\S+' y='\S+' xlink:href='#\w+'( class='[^']*')/>(?:<use [^>]*\1/>)+")
 """Marks of one look, one after the other."""
+NUMBER = re.compile(r"(scale\(.*?\))|(-?\d+\.\d+)")  # those of a scale aside, which stay as they are
 STEPS, TINTS = 64, 12
 PALEST, DEEPEST = 0.08, 0.55  # opacities of the tints
 LIGHT = Theme(
@@ -117,24 +118,17 @@ def level_colors(count: int, *, ordered: bool) -> list[str]:
 @contextmanager
 def themed(words: str) -> Iterator[frozenset[str]]:
     """The style, and nothing else of a reader's own settings; gives the letters of `words` without a font."""
-    families, missing = _fonts_for(frozenset(words))
-    style = {**STYLE, "font.family": [FONT, *families]}
-    with matplotlib.style.context(["default", style]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the caption says so
-        yield missing
-
-
-@cache
-def _fonts_for(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Families that have what the usual font lacks, and the letters that no family here has."""
-    missing = {letter for letter in letters if not letter.isspace()} - _letters(font_manager.findfont(FONT))
-    families = list[str]()
+    missing = {letter for letter in words if not letter.isspace()} - _letters(font_manager.findfont(FONT))
+    families = [FONT]  # and those that have what it lacks
     for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
         usual = entry.style == "normal" and entry.weight == 400 and "Last Resort" not in entry.name
         if missing and usual and missing & _letters(entry.fname):
             families.append(entry.name)
             missing -= _letters(entry.fname)
-    return tuple(families), frozenset(missing)
+    style = {**STYLE, "font.family": families}
+    with matplotlib.style.context(["default", style]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the caption says so
+        yield frozenset(missing)
 
 
 @cache
@@ -175,7 +169,7 @@ def slim(svg: bytes, *, title: str, about: str) -> bytes:
             own["d"] = outline(own["d"], own.pop("transform", "scale(1)"))
         if tag == "use" and "transform" in own:  # a letter's place in its line
             own["x"] = own.pop("transform").partition("(")[2].partition(" ")[0]
-        own = {key: rounded(value) for key, value in own.items()}
+        own = {key: NUMBER.sub(lambda found: found[1] or number(float(found[2])), own[key]) for key in own}
         own["id"] = ids[name] if name and tag != "g" else ""
         own["xlink:href"] = f"#{ids[target[1:]]}" if target[:1] == "#" else target
         own["class"] = " ".join(looks[look] for look in (style, clip and f"clip-path: {clip}") if look)
@@ -203,11 +197,6 @@ def slim(svg: bytes, *, title: str, about: str) -> bytes:
     head = f"<svg {SPACES} stroke-linejoin='round'{attributes('svg', dict(root.attrib))}>"
     words = f"<title>{escape(title)}</title><desc>{escape(about)}</desc>"
     return f"{head}{words}<defs><style>{rules}</style>{''.join(defined)}</defs>{drawn}</svg>".encode()
-
-
-def rounded(value: str) -> str:
-    """Numbers to two digits, those of a scale aside."""
-    return re.sub(r"(scale\(.*?\))|(-?\d+\.\d+)", lambda found: found[1] or number(float(found[2])), value)
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ablate.analysis.published import Value, published_summaries, published_values
-from ablate.figures import Drawing, draw, figure
+from ablate.figures import Drawing, draw, figure, of_rows
 from ablate.figures.context import Context, spread
 from ablate.figures.draw import Handles
 from ablate.figures.theme import LIGHT, REFERENCE
@@ -27,12 +27,9 @@ PUBLISHED = ("valid_accuracy", "train_accuracy", "valid_loss", "train_loss")
 MOST_PUBLISHED, MOST_ROWS = 6, 30  # arms beside the published run, rows of step times
 
 
-@figure("curves", "Training", order=90)
-def curves(context: Context) -> Drawing | None:
+@figure("curves", "Training", order=90, each=of_rows("epochs"))
+def curves(context: Context, epochs: pd.DataFrame) -> Drawing:
     """Loss and accuracy in training and on the reported split; in a grid a panel per level of its axis."""
-    epochs = context.rows("epochs")
-    if epochs.empty:
-        return None
     present, _ = context.fitting(epochs, len(context.arms))
     line_of = {arm: (context.line_of if context.has_lines else context.labels)[arm] for arm in present}
     beside = [context.axis, context.panel] if context.has_lines else []

@@ -35,11 +35,6 @@ LEADING = re.compile(r"^(?:#|[-+](?=[-\s]|$)|=(?==*$)|(\d+)([.)])(?=\s|$))")
 """What would start a heading, a list or a rule."""
 
 
-def template_text(name: str) -> str:
-    """A file of templates/."""
-    return (TEMPLATES / name).read_text(encoding="utf-8")
-
-
 def environment(**options: Any) -> jinja2.Environment:
     """What renders templates; a blank that nothing fills is an error."""
     loader, undefined = jinja2.FileSystemLoader(TEMPLATES), jinja2.StrictUndefined
@@ -50,7 +45,8 @@ def environment(**options: Any) -> jinja2.Environment:
 @functools.cache
 def texts() -> dict[str, jinja2.Template]:
     """The texts of words.md by name."""
-    parts, plain = template_text("words.md").split("\n## ")[1:], environment()
+    parts = (TEMPLATES / "words.md").read_text(encoding="utf-8").split("\n## ")[1:]
+    plain = environment()
     return {name: plain.from_string(body) for name, _, body in (part.partition("\n") for part in parts)}
 
 
@@ -138,7 +134,7 @@ def _table(table: Json | None, folded: str = "") -> Json | None:
 
 def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str, bytes]) -> str:
     """The page of a report: style, script, figures and the tables to download are inside it."""
-    style, script = template_text("report.css"), template_text("report.js")
+    style, script = ((TEMPLATES / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     # The browser runs this one script, applies this one style and loads nothing.
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_source_hash(style)}'; "

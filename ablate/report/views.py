@@ -305,18 +305,16 @@ def timing_view(found: Pass | None, plan: Plan) -> Json:
 
 
 def _median(interval: MedianInterval, digits: int) -> Json:
-    note = "too few rounds for an interval"
-    if math.isfinite(interval.low):
-        note = f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
+    reach = f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
+    note = reach if math.isfinite(interval.low) else "too few rounds for an interval"
     return cell(f"{interval.median:.{digits}f}", interval.median, [note])
 
 
 def published_view(epochs: pd.DataFrame, plan: Plan) -> Json | None:
     """The epochs of complete trials beside the published table, arm by arm; None where a study names none."""
-    published = plan.study.published
-    if published is None:
+    if (published := plan.study.published) is None:
         return None
-    values, summaries = published_values(epochs, plan), published_summaries(epochs, plan)
+    values, summaries = list(published_values(epochs, plan)), published_summaries(epochs, plan)
     runs = epochs.groupby("arm")["trial_id"].nunique()
     tables = []
     for arm, planned in planned_arms(plan).items():

@@ -12,7 +12,6 @@ https://doi.org/10.1007/BF01068419
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +49,7 @@ class Effect:
         """Upper end of the same."""
         return self.effect + t_margin(self.error, self.freedom, comparisons=self.comparisons)
 
-    @cached_property
+    @property
     def p(self) -> FloatArray:
         """Two-sided p of the t test, not corrected for multiplicity; NaN where there is no spread."""
         return 2 * self.p_beyond(np.abs(self.effect))

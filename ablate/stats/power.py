@@ -34,11 +34,8 @@ def paired_power(effect: float, n: int, *, sd: float, comparisons: int = 1) -> f
         return 1.0 if effect else 0.0
     # scipy's noncentral t and F are NaN for many powers near 1 of few seeds.
     shift, critical = math.sqrt(n) * abs(effect) / sd, -float(stdtrit(n - 1, level / 2))
-    return _mean_over_sd(
-        lambda u: ndtr(shift - critical * u) + ndtr(-shift - critical * u),
-        n,
-        last=(shift + 9) / critical,  # where nothing is left of it
-    )
+    last = (shift + 9) / critical  # where nothing is left of it
+    return _mean_over_sd(lambda u: ndtr(shift - critical * u) + ndtr(-shift - critical * u), n, last)
 
 
 def equivalence_power(
@@ -53,10 +50,9 @@ def equivalence_power(
     # Given the sd seen, u times the true one, the mean has to fall within the margin less t u / sqrt(n) of 0.
     reach, shift = math.sqrt(n) * margin / sd, math.sqrt(n) * difference / sd
     critical = -float(stdtrit(n - 1, level))
+    last = reach / critical if critical > 0 else math.inf
     return _mean_over_sd(
-        lambda u: ndtr(reach - critical * u - shift) - ndtr(critical * u - reach - shift),
-        n,
-        last=reach / critical if critical > 0 else math.inf,
+        lambda u: ndtr(reach - critical * u - shift) - ndtr(critical * u - reach - shift), n, last
     )
 
 
@@ -121,7 +117,7 @@ def _rounded(seeds: int) -> int:
     return seeds + -seeds % (1 if seeds < 10 else 5 if seeds < 100 else 50)
 
 
-def _mean_over_sd(chance: Callable[[FloatArray], FloatArray], n: int, last: float = math.inf) -> float:
+def _mean_over_sd(chance: Callable[[FloatArray], FloatArray], n: int, last: float) -> float:
     """Mean of a chance that depends on u, the sd of n normal values over the true one; 0 beyond `last`."""
     freedom, half = n - 1, (n - 1) / 2
     # The density of u = sqrt(chi squared / freedom), which has no mass outside ten standard deviations.

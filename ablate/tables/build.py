@@ -77,8 +77,7 @@ def _trial_row(plan: Plan, trial: Trial, stored: Stored, run: Run | None) -> dic
         "resolved_precision": trial.numerics.precision,
         **(run.metrics if run else {}),
     }
-    record = stored.record
-    if record is None:
+    if (record := stored.record) is None:
         return row
     row |= record.cost.model_dump() if record.cost else {}
     row |= record.environment.model_dump() if record.environment else {}

@@ -138,11 +138,10 @@ def new_image_rows(plan: Plan, runs: Runs) -> Iterator[dict[str, Any]]:
         of_arm = runs.get(arm, {})
         reference = of_arm if baseline is None else runs.get(baseline, {})
         shared = [seed for seed in plan.study.seed_list() if seed in of_arm and seed in reference]
-        both = [(of_arm[seed], reference[seed]) for seed in shared]
-        pairs = [(own, other) for own, other in both if np.array_equal(own.labels, other.labels)]
-        values = np.array([own.by_image[metric] for own, _ in pairs])
+        alike = [seed for seed in shared if np.array_equal(of_arm[seed].labels, reference[seed].labels)]
+        values = np.array([of_arm[seed].by_image[metric] for seed in alike])
         if baseline is not None:
-            values -= np.array([other.by_image[metric] for _, other in pairs])
+            values -= np.array([reference[seed].by_image[metric] for seed in alike])
         comparisons = size if metric in family and (arm, baseline) in asked else 1
         row: dict[str, Any] = {"arm": arm, "baseline": baseline, "metric": metric}
         row |= {"comparisons": comparisons, "n_pairs": len(values)}
