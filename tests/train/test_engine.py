@@ -244,6 +244,11 @@ CAPTURE, LOAD, ZERO_GRAD = CapturedStep._capture, CapturedStep.load, torch.optim
 SUMMED = {"reduction": "sum", "lr_rule": "matched"}
 
 
+def of_a_whole_batch(step: Step, logits: Any, labels: Any, mixture: Any) -> Any:
+    """A loss that is matched to the declared size of a batch, also in the shorter last one."""
+    return Step._batch_loss(step, logits, labels, mixture) * len(labels) / step.fields.batch_size
+
+
 @pytest.mark.parametrize(
     ("place", "planted", "changes"),
     [
@@ -257,7 +262,7 @@ SUMMED = {"reduction": "sum", "lr_rule": "matched"}
             {"precision": "bfloat16"},
         ),
         ("torch.optim.Optimizer.zero_grad", outside_a_capture, {}),
-        ("ablate.train.engine.CapturedStep._match", lambda self, batch: self.fields.batch_size, SUMMED),
+        ("ablate.train.engine.CapturedStep._batch_loss", of_a_whole_batch, SUMMED),
     ],
 )
 def test_a_planted_trap_is_found_before_a_capture_serves(
