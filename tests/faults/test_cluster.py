@@ -181,7 +181,7 @@ def test_nodes_and_workers_that_end_or_hang_change_nothing(
     assert len(watcher.ended) == len({*watcher.ended}) == 24
     records = read_records(ResultsFolder(here / ROOT))
     assert {record.status for record in records.values()} == {"complete"}
-    assert 2 <= sum(record.attempts - 1 for record in records.values()) <= 3  # one may have had no job
+    assert 1 <= sum(record.attempts - 1 for record in records.values()) <= 3  # some may have had no job
     assert tables_of(here / ROOT) == tables_of(local / ROOT)
     left = texts(here, "artefacts/*/deep/*")
     assert left == texts(local, "artefacts/*/deep/*")

@@ -87,7 +87,7 @@ def test_killed_at_random_it_ends_with_the_same_tables(tmp_path: Path, study: st
             seen = kept
             if status == 0:
                 break
-            assert status in (2, -signal.SIGKILL)
+            assert status in (1, 2, -signal.SIGKILL)  # 1: what loaded or planned the study was killed
             if status == 2:  # three attempts of one trial were killed
                 driver = subprocess.Popen([*RUN, "--retry-failed"], cwd=here, stdout=subprocess.DEVNULL)
                 if driver.wait(timeout=300) == 0:
