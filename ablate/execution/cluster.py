@@ -6,6 +6,7 @@ Ray starts processes, hands jobs over and brings events back. It repeats nothing
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import io
@@ -30,7 +31,7 @@ from ablate.data import default_cache_dir
 from ablate.errors import StoppedError, StudyError, bounded
 from ablate.execution import executors
 from ablate.execution.executors import KEPT, POLL_SECONDS, Done, Event, Job, LocalExecutor, Lost, Started
-from ablate.execution.own import OwnTask
+from ablate.execution.own import IMPORTS, OwnTask
 from ablate.execution.prepare import Inputs
 from ablate.execution.trial import Heartbeat, Task, TimingTask, do_task
 from ablate.store.provenance import version_of
@@ -49,6 +50,7 @@ REACH_SECONDS = 10.0
 NOT_SENT = (".git", ".venv", "__pycache__", "results", "report")
 
 
+@functools.cache
 def own_facts() -> dict[str, str]:
     """Versions of what trains, and the digests of ablate's own files."""
     facts = {name: version_of(name) for name in ("ablate", "torch", "torchvision", "numpy")}
@@ -79,8 +81,8 @@ class Slot(LocalExecutor):
         self, home: str, number: int, planned: dict[str, str], data_dir: Path | None, **limits: Any
     ) -> None:
         self.home, self.planned = default_cache_dir().absolute() / "ray" / home, planned
-        logs, imports = self.home / "logs" / str(number), ("torch._dynamo", OwnTask.__module__)
-        super().__init__(do_on_node, imports=imports, apart=Path.cwd(), logs=logs, **limits)
+        logs = self.home / "logs" / str(number)
+        super().__init__(do_on_node, imports=IMPORTS, apart=Path.cwd(), logs=logs, **limits)
         add_import_folder(Path.cwd())  # where Ray has put the study's folder
         self.data_dir, self.limit, self.said = data_dir, self.timeout, 0.0
         self.folders: dict[tuple[str, ...], Path] = {}
@@ -185,7 +187,7 @@ class RayExecutor(LocalExecutor):
     ) -> None:  # fmt: skip
         super().__init__(do_on_node, workers=options.workers or 1, **limits)
         self.folder, self.sent, self.options, self.note = folder, sent.absolute(), options, note
-        self.device, self._started, self._looked = device, 0, 0.0
+        self.device, self._started, self._looked, self._saved = device, 0, 0.0, b""
         self._ray: Any = None
         self._nodes: dict[str, dict[str, Any]] = {}
         self._kinds: dict[int | None, str] = {}
@@ -388,5 +390,8 @@ class RayExecutor(LocalExecutor):
         """Keep what `status` says of the nodes."""
         for node in self._nodes.values():
             node["workers"] = sum(actor.node is node for actor in [*self._idle, *self._busy])
-        self.folder.logs.mkdir(exist_ok=True)
-        write_atomically(self.folder.nodes, json.dumps([*self._nodes.values()], indent=1).encode())
+        content = json.dumps([*self._nodes.values()], indent=1).encode()
+        if content != self._saved:  # it is looked around twice a second
+            self.folder.logs.mkdir(exist_ok=True)
+            write_atomically(self.folder.nodes, content)
+            self._saved = content

@@ -17,7 +17,7 @@ from ablate.data import ARCHIVES, Originals, Progress, find_originals
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution.code import settled_sources
 from ablate.execution.executors import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
-from ablate.execution.own import OwnTask, with_own_knobs
+from ablate.execution.own import IMPORTS, OwnTask, with_own_knobs
 from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Task, TimingTask, do_task
@@ -361,7 +361,7 @@ def trial_executor(
     return LocalExecutor(
         do_task,
         workers=trials_at_a_time(device, options),
-        imports=("torch._dynamo", OwnTask.__module__),  # of which the first imports else in the first trial
+        imports=IMPORTS,
         apart=study.folder,
         logs=folder.logs.absolute() / (options.shard or "").replace("/", "-of-"),
         **limits,

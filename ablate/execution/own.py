@@ -30,6 +30,8 @@ from ablate.train.fit import CheckpointError, DivergedError
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 NONE = np.empty(0)
+IMPORTS = ("torch._dynamo", __name__)
+"""What workers import before their first trial, whose first use would else be in it."""
 PLAIN = (bool, int, float, str, tuple, type(None))
 
 
