@@ -67,7 +67,7 @@ def show_status(console: Console, folder: ResultsFolder) -> Facts:
     planned = tuning is None or folder.plan.exists()  # those of a re-test are not at first
     trials = _show_trials(console, folder) if planned else None
     last = max((folder.nodes, tuning_folder(folder).nodes), key=_modified)
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # no run was on a cluster, or damaged
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # none, or damaged
         nodes = json.loads(last.read_bytes())
         print_table(console, NODE, [[str(node[name]) for name in NODE] for node in nodes], numbers=NODE[2:4])
     return {"search": facts, "trials": trials, "nodes": nodes}
